@@ -21,6 +21,7 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope.serving.dispatcher import Dispatcher
+from residscope.serving.measuring import SteppedRun
 from residscope.serving.service import Service
 from residscope.session import change_tracking
 from residscope.wire.protocol import Answer
@@ -219,6 +220,20 @@ def test_a_deleted_cache_is_freed_at_once_after_any_requests(variables, ask):
     alive = weakref.ref(model)
     del model
     gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_list_of_caches_frees_the_steps_of_a_plain_dictionary(ask):
+    """The deletion of a plain dictionary cannot be noticed."""
+    held = torch.zeros(3)
+    run = SteppedRun(None, lambda: None, lambda *_: iter(()), lambda work: work(), lambda: True)
+    run.needs({"hook_embed": held})
+    run._steps = iter([held])
+    alive = weakref.ref(held)
+    del held
+    assert alive() is not None
+    ask("caches")
     assert alive() is None
 
 

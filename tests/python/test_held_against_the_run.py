@@ -14,6 +14,7 @@ from residscope import ResidscopeError, targets
 from residscope.cache.norms import norms_outputs
 from residscope.cache.unembedding import final_vectors
 from residscope.cache.view import CacheView
+from residscope.session.change_notes import seen
 from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
@@ -142,6 +143,16 @@ def test_an_attention_score_with_nan_behind_it_is_refused_as_such(side, name, pl
     with pytest.raises(ResidscopeError, match=said) as error:
         residscope.attribute(cache, targets.attention("1.1", 5, 2, side=side))
     assert error.value.code == "not-finite"
+
+
+@pytest.mark.parametrize("name", ["hook_attn_scores", "hook_pattern"])
+def test_nan_in_the_scores_of_another_destination_changes_nothing(name):
+    cache = _run(tiny.boot("llama"))[1]
+    beside = _with_nan(cache, f"blocks.1.attn.{name}", 2, 1, 3, 1)
+    score = targets.attention("1.1", 6, 2)
+    expected, found = (residscope.attribute(each, score) for each in (cache, beside))
+    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(found.measured, expected.measured)
 
 
 def test_effects_in_a_cache_whose_logits_hold_nan_are_refused_as_such():
@@ -277,6 +288,18 @@ def test_where_layer_norm_has_its_weight_is_seen_in_a_call_not_in_the_values(ver
     assert not norms_outputs(CacheView(other))
     norm.hook_normalized.register_forward_hook(lambda *call: 2 * call[-1])  # the user's: no copy may be called
     assert final_vectors(CacheView(cache), None) is None
+
+
+def test_a_hook_that_was_removed_from_the_final_norm_no_longer_counts():
+    model = deepcopy(tiny.boot("gpt2"))
+    norm = model.ln_final = OfVersion(2, WEIGHTS["all −1"].clone(), torch.zeros(24))
+    cache = ActivationCache({"ln_final.hook_normalized": torch.randn(3, 7, 24)}, model)
+    tracked = seen(cache)
+    handle = norm.hook_normalized.register_forward_hook(lambda *call: 2 * call[-1])
+    assert final_vectors(CacheView(cache, seen=tracked), None) is None
+    handle.remove()
+    found = final_vectors(CacheView(cache, seen=tracked), None)
+    torch.testing.assert_close(found, cache["ln_final.hook_normalized"])
 
 
 @pytest.mark.parametrize("ask", [

@@ -12,6 +12,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import residscope
 from residscope import ResidscopeError, targets
+from residscope.attribution.own_targets import at_position
+from residscope.attribution.targets import Targets
+from residscope.cache.view import CacheView
 from residscope.serving import answer_next
 from residscope.serving.service import Service
 from residscope.wire.protocol import Shown
@@ -136,6 +139,13 @@ def test_whole_numbers_of_a_float_dtype_are_token_ids():
     torch.testing.assert_close(found.log_prob, residscope.next_tokens(cache).log_prob, equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
+def test_token_ids_may_be_unsigned(kind):
+    tokens, _, cache = tiny.run(tiny.boot("llama"))
+    found = residscope.next_tokens(cache, tokens=tokens.numpy().astype(kind))
+    assert torch.equal(found.ids[:, :-1], tokens[:, 1:])
+
+
 def test_a_token_that_is_embedded_but_has_no_logit_is_only_refused_as_a_next_token():
     """Some models embed more tokens than they predict."""
     model = TransformerBridge.boot_native(tiny.FAMILIES["native"].settings | {"d_vocab_out": 12, "seed": 0})
@@ -150,6 +160,33 @@ def test_a_token_that_is_embedded_but_has_no_logit_is_only_refused_as_a_next_tok
         residscope.attribute(cache, targets.next_token(), position="all", tokens=tokens)
     with pytest.raises(ResidscopeError, match=said):
         residscope.next_tokens(cache)
+
+
+def test_only_a_wanted_next_token_needs_a_logit():
+    """Neither the first token of a prompt nor padding is a next token."""
+    model = TransformerBridge.boot_native(tiny.FAMILIES["native"].settings | {"d_vocab_out": 12, "seed": 0})
+    tokens = torch.tensor([[13, 1, 2, 15, 14], [13, 1, 2, 4, 14]])
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 0]])
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(tokens)
+    found = residscope.attribute(cache, targets.next_token(), position=1)
+    torch.testing.assert_close(found.measured, logits[:, 1, 2])
+    chances = logits.softmax(-1)
+    lens = residscope.token_lens(cache, targets.next_token(), positions=[0, 1], prompt=0)
+    torch.testing.assert_close(lens.answer_probability[-1], torch.stack([chances[0, 0, 1], chances[0, 1, 2]]))
+    lens = residscope.token_lens(cache, targets.next_token(), prompt=1, attention_mask=mask)
+    torch.testing.assert_close(lens.answer_probability[-1, 2], chances[1, 2, 4])
+    said = "15 at position 3 of prompt 0 has no logit"
+    with pytest.raises(ResidscopeError, match=said):
+        residscope.attribute(cache, targets.next_token(), position=2)
+    with pytest.raises(ResidscopeError, match=said):
+        residscope.token_lens(cache, targets.next_token(), positions=[2])
+    with pytest.raises(ResidscopeError, match=said):
+        residscope.next_tokens(cache, attention_mask=mask)
+    view = CacheView(cache, attention_mask=mask)
+    where = torch.tensor([2, 2])
+    one = at_position(Targets.of(view), Targets.of(view).resolve(targets.next_token()), where, None, prompt=1)
+    assert [contrast.answer[0].id for contrast in one.contrasts] == [4, 4]
 
 
 def test_logits_of_a_smaller_vocabulary_are_refused():

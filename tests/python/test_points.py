@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
@@ -34,6 +35,16 @@ def test_rows_sum_to_the_cached_value_and_a_row_is_the_change_without_its_compon
         if (family, column) != ("gemma4_text", "output"):  # in this model, values pass a norm
             assert found.off is not None, column
             assert found.off <= 1e-4, column
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "phi", "llama"])
+def test_a_cache_is_described_also_if_the_weights_hold_no_values(family):
+    model = deepcopy(tiny.boot(family))
+    cache = tiny.run(model)[2]
+    model.to("meta")
+    reply, _ = Service(cache).reply(Describe())
+    assert isinstance(reply, CacheFacts)
+    assert reply.parallel == ([] if family == "llama" else [0, 1, 2])
 
 
 def test_the_demo_models_head_moves_what_mlp_0_wrote(ioi):

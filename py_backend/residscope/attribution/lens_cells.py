@@ -93,8 +93,8 @@ def _cells(
     return Cells(top.indices, top.values / batch, answer, rank)
 
 
-def answers_of(view: CacheView, target: Target) -> Int[Tensor, "batch read token"]:
-    """Return the ids of each prompt's answers, without the distractors.
+def answers_of(view: CacheView, target: Target, positions: Sequence[int]) -> Int[Tensor, "batch read token"]:
+    """Return the ids of each prompt's answers, without the distractors. Only those at these positions are used.
 
     If the answers are the same at all positions, the axis `read` has length 1. If each position has its own answer, −1
     means that there is no answer.
@@ -102,7 +102,9 @@ def answers_of(view: CacheView, target: Target) -> Int[Tensor, "batch read token
     import torch
 
     if target.next_token is not None:
-        ids, real = following(view)
+        wanted = torch.zeros(view.batch, view.n_pos, dtype=torch.bool, device="cpu")
+        wanted[:, list(positions)] = True
+        ids, real = following(view, wanted)
         return ids.masked_fill(~real, -1)[..., None]
     rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
     width = max(map(len, rows))

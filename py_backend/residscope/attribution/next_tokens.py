@@ -117,23 +117,32 @@ def _logits(targets: Targets, prompt: int, part: slice, given: Tensor | None) ->
     return targets.output(written_logits(cells_of(view, prompt, part), None)[:, 0])
 
 
-def _check_predicted(tokens: Int[Tensor, "batch pos"], size: int) -> None:
-    """Refuse tokens that the model embeds, but has no logits for. Some models embed more tokens than they predict."""
-    beyond = (tokens >= size).nonzero().tolist()
+def _check_predicted(ids: Int[Tensor, "batch pos"], wanted: Bool[Tensor, "batch pos"], size: int) -> None:
+    """Refuse next tokens that the model embeds, but has no logits for."""
+    beyond = ((ids >= size) & wanted).nonzero().tolist()
     if beyond:
         prompt, position = beyond[0]
         raise ResidscopeError(
             "token-id",
-            f"The token {int(tokens[prompt, position])} at position {position} of prompt {prompt} has no logit: the "
+            f"The token {int(ids[prompt, position])} at position {position + 1} of prompt {prompt} has no logit: the "
             f"model predicts only {size} tokens (0 to {size - 1}).",
         )
 
 
-def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+def following(
+    view: CacheView, wanted: Bool[Tensor, "batch pos"] | None = None
+) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
     """Return the id of the token after each position, and whether there is one.
 
+    Some models embed more tokens than they predict. At a position that is not wanted, a token without a logit counts
+    as none.
+
+    Args:
+        view: The cache.
+        wanted: The positions whose next token is used. None: all positions.
+
     Raises:
-        ResidscopeError: If the token ids are not known.
+        ResidscopeError: If the token ids are not known, or a wanted token has no logit.
     """
     import torch
 
@@ -145,10 +154,11 @@ def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "
             "recovered from `hook_embed`. Pass `tokens=`.",
         )
     tokens = tokens.to(device=view.like.device, dtype=torch.long)
-    if embedding_size(view.model) != (size := vocabulary_size(view.model)):
-        _check_predicted(tokens, size)
     ids = tokens.roll(-1, 1)
     real = positions.real(view).to(tokens.device)
     real = real & real.roll(-1, 1)
     real[:, -1] = False  # no token follows the last position
+    if embedding_size(view.model) != (size := vocabulary_size(view.model)):
+        _check_predicted(ids, real if wanted is None else real & wanted.to(real.device), size)
+        real &= ids < size
     return ids.masked_fill(~real, 0), real

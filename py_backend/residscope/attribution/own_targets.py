@@ -118,10 +118,16 @@ def at_position(
     Raises:
         ResidscopeError: If a prompt that is used has no next token at this position.
     """
+    import torch
+
     own = target.next_token
     if own is None:
         return target
-    view, (ids, real) = targets.view, following(targets.view)
+    view, wanted = targets.view, torch.zeros(targets.view.batch, targets.view.n_pos, dtype=torch.bool, device="cpu")
+    wanted[list(range(targets.view.batch)), where.tolist()] = True
+    if prompt is not None:
+        wanted[:prompt] = wanted[prompt + 1 :] = False
+    ids, real = following(view, wanted)
     here = where.to(ids.device)[:, None]
     real, answers = real.gather(1, here)[:, 0].tolist(), ids.gather(1, here)
     for at in range(view.batch) if prompt is None else (prompt,):

@@ -225,7 +225,7 @@ def read_lens(
     notes += [] if maps is None else maps.notes()
     reader = Reader(targets.view, norm, maps)
     has_answer = target.direction is None and bool(target.contrasts or target.next_token)
-    answers = answers_of(targets.view, target) if has_answer else None
+    answers = answers_of(targets.view, target, positions) if has_answer else None
     columns = [read_cells(reader, wanted, block, answers, k) for block in blocks(positions, reader.rows)]
 
     def joined(name: str) -> Tensor:

@@ -45,7 +45,7 @@ def checked_tokens(given: object, batch: int, n_pos: int, size: int | None) -> I
 def checked_ids(
     tokens: Tensor, size: int | None, argument: str = "tokens", code: str = "token-id"
 ) -> Int[Tensor, "batch pos"]:
-    """Check that each id is a whole number and in the vocabulary. Whole numbers of a float dtype become integers.
+    """Check that each id is a whole number and in the vocabulary, and return the ids as int64.
 
     Args:
         tokens: The ids.
@@ -64,7 +64,7 @@ def checked_ids(
             raise ResidscopeError(
                 code, f"`{argument}=` holds {_first(tokens, ~whole)}, but token ids are whole numbers."
             )
-        tokens = tokens.long()
+    tokens = tokens.long()  # also because PyTorch does not compare unsigned integers (uint16, uint32)
     outside = tokens < 0 if size is None else (tokens < 0) | (tokens >= size)
     if bool(outside.any()):
         why = "is negative" if size is None else f"is outside the vocabulary of {size} tokens (0 to {size - 1})"

@@ -270,11 +270,14 @@ class HeadReader:
         return self.truth.endswith("hook_pattern")
 
     def scores(
-        self, destinations: Int[Tensor, "batch read"]
+        self, destinations: Int[Tensor, "batch read"], *, without_nan: bool = False
     ) -> tuple[Float[Tensor, "batch read source"], Bool[Tensor, "batch read source"]]:
-        """The scores at some destinations, and which sources are not masked."""
+        """The scores at some destinations, and which sources are not masked.
+
+        NaN is refused. With `without_nan`, it counts as masked instead.
+        """
         rows = self._rows(self.truth, destinations)
-        known = self.visible(destinations)
+        known = self.visible(destinations, without_nan=without_nan)
         if self.from_pattern:
             rows = rows.clamp(min=smallest_attention(self.view.get(self.truth).dtype)).log()
         return rows.masked_fill(~known, 0.0), known
@@ -295,17 +298,24 @@ class HeadReader:
         """Where each prompt begins and ends."""
         return padding(self.view)
 
-    def visible(self, destinations: Int[Tensor, "batch read"]) -> Bool[Tensor, "batch read source"]:
-        """Which sources the head may attend to: those that are neither masked nor padding."""
+    def visible(
+        self, destinations: Int[Tensor, "batch read"], *, without_nan: bool = False
+    ) -> Bool[Tensor, "batch read source"]:
+        """Which sources the head may attend to: those that are neither masked nor padding.
+
+        NaN is refused. With `without_nan`, it counts as masked instead.
+        """
         rows = self._rows(self.truth, destinations)
-        self._check_nan(self.truth, rows, destinations)
+        if not without_nan:
+            self._check_nan(self.truth, rows, destinations)
         if self.from_pattern:
             known = rows > smallest_attention(self.view.get(self.truth).dtype)
         else:
             known = (rows > MASKED) & rows.isfinite()
             if self.view.has(self.name("hook_pattern")):
                 paid = self._rows(self.name("hook_pattern"), destinations)
-                self._check_nan(self.name("hook_pattern"), paid, destinations)
+                if not without_nan:
+                    self._check_nan(self.name("hook_pattern"), paid, destinations)
                 known &= paid > 0
         return known & self.ends.mask.to(rows.device)[:, None]
 

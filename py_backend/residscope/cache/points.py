@@ -152,7 +152,14 @@ def parallel_layers(view: CacheView) -> list[int]:
     In a layer whose `hook_resid_mid` was cached, the MLP reads this point.
     """
     without_mid = (layer for layer in range(view.n_layers) if not view.has(f"blocks.{layer}.hook_resid_mid"))
-    return [layer for layer in without_mid if mlp_point(view, layer).place.kind == "pre"]
+    return [layer for layer in without_mid if _reads_before(view, layer)]
+
+
+def _reads_before(view: CacheView, layer: int) -> bool:
+    try:
+        return mlp_point(view, layer).place.kind == "pre"
+    except ResidscopeError:  # for example if the weights of the norms hold no values
+        return _is_parallel(view, layer)
 
 
 def _is_parallel(view: CacheView, layer: int) -> bool:

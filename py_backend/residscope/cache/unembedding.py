@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.linear_maps import kept_map
+from residscope.cache.linear_maps import call_conditions, kept_map
 from residscope.cache.norms import Norm, normalized_is_output
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, parameter, stored_values, weight_of, wrapped
@@ -96,7 +96,8 @@ def final_vectors(
         return norm.weighted(norm.centre(stream) / norm.scale(stream)[..., None])
     if not is_held:
         return None
-    is_output = view.facts.once(("normalized is output",), lambda: (normalized_is_output(module, view),))[0]
+    key = ("normalized is output", *call_conditions(module, view))
+    is_output = view.facts.once(key, lambda: (normalized_is_output(module, view),))[0]
     if is_output is None:
         return None
     output = view.rows(normalized, positions)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from residscope.errors import ResidscopeError
+from residscope.serving.measuring import pause_untracked
 from residscope.serving.service import Service
 from residscope.session.cache_reference import GONE
 from residscope.session.cache_summary import row
@@ -86,6 +87,7 @@ def _rows(searched: Search) -> CachesReply:
     weights: dict[int, int] = {}  # each model's weights are compared only once
     rows: list[CacheRow] = []
     notes = list(searched.notes)
+    pause_untracked()
     for found in searched.found:
         try:
             rows.append(row(found.cache, found.names, track(found.cache, seen=weights)))

@@ -7,7 +7,6 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
@@ -28,6 +27,9 @@ _STEP = 0.08
 
 _MOST = 4
 """The largest number of measurements of effects that are kept for one cache."""
+
+_UNTRACKED: weakref.WeakSet[SteppedRun[Any]] = weakref.WeakSet()
+"""Runs that need a cache whose deletion is not noticed."""
 
 
 class Pace:
@@ -113,8 +115,10 @@ class SteppedRun(Generic[R]):
 
         The steps hold its tensors, and the next turn may never come.
         """
-        with suppress(TypeError):  # a plain dictionary allows no weak references
+        try:
             self._caches.append(weakref.ref(cache, partial(_forget_steps, weakref.ref(self))))
+        except TypeError:  # a plain dictionary allows no weak references
+            _UNTRACKED.add(self)
 
     def forget_steps(self) -> None:
         """Release what is needed between two turns, such as tensors. The next turn continues from the result so far.
@@ -179,6 +183,12 @@ def _forget_steps(run: weakref.ref[SteppedRun[Any]], _gone: object) -> None:
     found = run()
     if found is not None:
         found.forget_steps()
+
+
+def pause_untracked() -> None:
+    """Release what runs need between two turns, for caches that the user may have deleted without notice."""
+    for run in list(_UNTRACKED):
+        run.forget_steps()
 
 
 _END = object()
