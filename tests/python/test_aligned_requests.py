@@ -164,7 +164,7 @@ def test_the_code_gives_what_is_shown(run, picture, shown_run):
         np.testing.assert_allclose(namespace["values"].flatten(), rows[: namespace["values"].numel()], atol=1e-5)
     if picture == "token-lens" and shown_run != "first":
         reply, _ = answer_of(service, CompareTokenLens(["1_pre"], 0, 7, target, ALIGNED, 5, 0))
-        values = namespace["values"][namespace["comparison"].points.index("1_pre")]
+        values = namespace["values"][namespace["attribution"].points.index("1_pre")]
         expected = (
             [cell.probabilities for cell in reply.second[0]]
             if shown_run == "second"

@@ -135,5 +135,5 @@ def int8(tensor: Tensor) -> tuple[float, Tensor]:
 
     limit = float(tensor.abs().max())
     if not limit or not math.isfinite(limit):
-        return limit, torch.zeros(tensor.shape, dtype=torch.int8)
+        return limit, torch.zeros(tensor.shape, dtype=torch.int8, device="cpu")
     return limit, (tensor * (127 / limit)).round().to(torch.int8).cpu()
