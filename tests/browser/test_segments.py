@@ -123,7 +123,7 @@ def test_a_chat_of_600_tokens_is_folded_into_its_turns(lab: Lab) -> None:
     for source, value in enumerate(later):
         cell = panel.locator(f"[data-cell='later {source}']")
         assert float(cell.get_attribute("data-value") or "") == pytest.approx(value, abs=1e-4)
-    expect(panel.locator(".rs-segment-title")).to_contain_text("Of 270 heads")
+    expect(panel.locator(".rs-segment-title")).to_contain_text("through these heads (of 270)")
     for cell, place in [(f"{last} 2", (*cuts[last], *cuts[2])), ("2 1", (*cuts[2], *cuts[1]))]:
         panel.locator(f"[data-cell='{cell}']").click()
         expect(panel.locator(f"[data-cell='{cell}']")).to_have_attribute("aria-selected", "true")

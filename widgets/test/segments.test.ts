@@ -159,7 +159,7 @@ describe("the tab", () => {
     expect(cell(root, "0 1")?.getAttribute("aria-label")).toContain("not possible");
     expect(cell(root, "later 0")?.dataset["value"]).toBe(later[0]?.toFixed(5));
     const ranked = (): (string | undefined)[] => all(root, ".rs-segment-head").map((node) => node.dataset["head"]);
-    expect(text(root.querySelector(".rs-segment-title"))).toBe("end reads beginning most by these heads (of 6)");
+    expect(text(root.querySelector(".rs-segment-title"))).toBe("end reads beginning most through these heads (of 6)");
     expect(ranked()).toHaveLength(6);
     cell(root, "later 0")?.click();
     await vi.waitFor(() =>

@@ -28,7 +28,7 @@ export function mountSegmentHeads(
     const name = (at: number): string => segmentName(segments[at] ?? ({ name: "", start: 0, end: 0 } as SegmentLabel));
     const who =
       reply.destination === null ? html`All later positions read` : html`<b>${name(reply.destination)}</b> reads`;
-    render(html`${who} <b>${name(reply.source)}</b> most by these heads (of ${reply.count})`, title);
+    render(html`${who} <b>${name(reply.source)}</b> most through these heads (of ${reply.count})`, title);
     const most = limitOf(values);
     const pinned = store.heads.value;
     const theme = store.theme.value;
