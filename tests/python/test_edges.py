@@ -518,7 +518,7 @@ def test_neurons_that_are_not_all_of_the_mlp_are_not_called_missing(run):
     with pytest.raises(residscope.ResidscopeError) as error:
         residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="neuron")
     said = str(error.value)
-    assert "In layers 0, 1, 2 the neurons (post @ W_out) and the bias are not all of `hook_mlp_out`" in said
+    assert "In layers 0, 1 and 2 the neurons (post @ W_out) and the bias are not all of `hook_mlp_out`" in said
     assert "no MLP with a single W_out" not in said
 
 

@@ -81,7 +81,7 @@ def test_every_value_has_a_note_on_what_a_filtered_cache_cannot_check():
     assert all(any("was not checked" in note for note in answer.notes) for answer in answers)
     held = {name: tensor for name, tensor in cache.items() if name != "blocks.1.attn.hook_z"}
     notes = residscope.attribute(ActivationCache(held, model), ANSWERS).notes
-    assert any("heads of layers 0, 2 add up" in note for note in notes)  # `hook_z` of layer 1 is missing
+    assert any("heads of layers 0 and 2 add up" in note for note in notes)  # `hook_z` of layer 1 is missing
 
 
 def test_a_final_norm_that_computes_more_has_a_note():

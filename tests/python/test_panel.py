@@ -122,7 +122,7 @@ def test_the_map_of_a_hybrid_model_is_empty_in_layers_without_heads():
     assert len(rows) == len(labels_of(reply))
     assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
     assert "0_mixer_out" in labels_of(reply)
-    assert any("no attention heads in layers 0, 2" in note for note in reply["notes"])
+    assert any("no attention heads in layers 0 and 2" in note for note in reply["notes"])
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
 
 

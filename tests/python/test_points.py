@@ -302,7 +302,7 @@ WRONG = [
     (lambda: T.direction(torch.ones(24), at="7_pre"), "There is no layer 7"),
     (lambda: T.output("L1H9", of=ANSWERS), "has no head L1H9"),
     (lambda: T.output("L1H1", of=ANSWERS, source=7), "is outside the prompt"),
-    (lambda: T.output("L2H1", of=T.neuron("L1N3"), source=1), "only heads in layers 0, 1 do"),
+    (lambda: T.output("L2H1", of=T.neuron("L1N3"), source=1), "only heads in layers 0 and 1 do"),
     (lambda: T.output("L1H1", of=T.output("L1H0", of=ANSWERS, source=2)), "only heads in layer 0 do"),
     (lambda: T.output("L0H1", of=T.output("L1H0", of=ANSWERS)), "needs one source"),
     (lambda: T.attention("L1H1", 2, 5), "is after the destination, 2"),

@@ -314,7 +314,7 @@ def test_a_result_describes_itself_and_can_be_converted():
     cache = tiny.run(tiny.boot("lfm2"))[2]
     found = residscope.scores(cache, "previous", 1)
     assert found.labels[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
-    assert found.notes == ["No attention was found in layers 0, 2."]
+    assert found.notes == ["No attention was found in layers 0 and 2."]
     known = {label: v for label, v in zip(found.labels, found.values.flatten().tolist(), strict=True) if v == v}
     assert found.top(3) == sorted(known.items(), key=lambda pair: -pair[1])[:3]
     assert len(found.top(1000)) == len(known) == 8

@@ -10,11 +10,12 @@ from residscope.attribution.plan import BIAS_KIND, COMPONENT_OF, Plan, Rows, com
 from residscope.attribution.readout import Readout
 from residscope.attribution.sublayer_parts import bias_of
 from residscope.base.arrays import as_list
+from residscope.base.numbered import named_layers
 from residscope.cache.lens_maps import StreamMaps
 from residscope.cache.output_maps import neuron_weight, out_weight, why_unread
 from residscope.cache.points import Point
 from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
-from residscope.cache.structure_notes import float8, named_layers
+from residscope.cache.structure_notes import float8
 from residscope.cache.view import CacheView
 from residscope.cache.view_refusals import not_cached
 from residscope.errors import ResidscopeError

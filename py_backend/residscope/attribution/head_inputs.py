@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from einops import rearrange
 
 from residscope.attribution.sublayer_parts import head_outputs
-from residscope.cache.structure_notes import named_layers
+from residscope.base.numbered import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError

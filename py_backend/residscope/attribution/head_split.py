@@ -13,9 +13,9 @@ from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import differ_clearly, expected_sum, heads_add_up, reasons, reconcile
 from residscope.attribution.sublayer_parts import head_outputs
+from residscope.base.numbered import named_layers
 from residscope.cache.output_maps import coarse, out_bias, out_weight
 from residscope.cache.structure import Structure, output_factor
-from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError

@@ -10,11 +10,11 @@ from operator import index
 from typing import Any, get_args
 
 from residscope.base.legible import cut
+from residscope.base.numbered import named_layers
 from residscope.cache.component_names import name, parse_point
 from residscope.cache.input_maps import check_neuron
 from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
 from residscope.cache.structure import Structure
-from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, NeuronInput, Side, StreamDirection, Target

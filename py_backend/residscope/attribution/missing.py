@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.attribution.components import activations_for
 from residscope.attribution.plan import Rows
+from residscope.base.numbered import named_layers
 from residscope.cache.norms import Norm
 from residscope.cache.structure import Structure
-from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.cache.view_refusals import ending, not_cached
 from residscope.errors import ResidscopeError

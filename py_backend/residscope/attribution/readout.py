@@ -173,7 +173,7 @@ class Readout:
 
     def output_parameters(self, layer: int, part: Literal["attn", "mlp"]) -> OutputParameters:
         """Return the parameters of a sublayer's output path, read from the model's modules."""
-        view, behind = self.view, self.norms_outputs
+        view, behind = self.view, norms_outputs(self.view)
 
         def read() -> OutputParameters:
             factor = float(getattr(view.cfg, "residual_multiplier", None) or 1.0) * output_factor(view, layer, part)
@@ -220,11 +220,6 @@ class Readout:
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """Return the functional of a sublayer's output, before the output path."""
         return self.output_path(layer, part).pull(self.functional)
-
-    @cached_property
-    def norms_outputs(self) -> bool:
-        """Whether `ln1` and `ln2` come after the sublayers."""
-        return self.view.memo.once(("norms outputs",), lambda: (norms_outputs(self.view),))[0]
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """Return the contributions of residual vectors. The norm's scale is computed from each vector."""

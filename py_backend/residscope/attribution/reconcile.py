@@ -16,9 +16,10 @@ from residscope.attribution.readout import Readout
 from residscope.attribution.rounding import rounding
 from residscope.attribution.row_values import contributions_of
 from residscope.attribution.sublayer_parts import layer_heads
+from residscope.base.numbered import named_layers
 from residscope.cache.output_maps import coarse
 from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
-from residscope.cache.structure_notes import TRAINING, float8, in_training, named_layers
+from residscope.cache.structure_notes import TRAINING, float8, in_training
 from residscope.cache.unembedding import READ_BY_UNEMBEDDING
 from residscope.compute.precision import step_of
 from residscope.compute.progress import report_progress

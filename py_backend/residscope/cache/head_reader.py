@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from einops import rearrange
 
+from residscope.base.numbered import named_layers
 from residscope.cache.attention_maps import WORDS, HeadMap, SideName, head_map
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import Norm
 from residscope.cache.padding import Padding, padding
 from residscope.cache.points import Point, attention_point
-from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.cache.view_refusals import not_cached
 from residscope.compute.precision import step_of, working

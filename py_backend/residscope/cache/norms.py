@@ -96,12 +96,18 @@ def output_norm(view: CacheView, layer: int, part: Literal["attn", "mlp"], *, be
 def norms_outputs(view: CacheView) -> bool:
     """Return whether `ln1` and `ln2` normalise the outputs of the sublayers, as in some versions of TransformerLens.
 
+    The answer is memoised with the cache.
+
     The evidence, in this order: the modules' names; whether the input of `ln1` is the stream; whether the output of
     `ln1` is what was added to the stream.
 
     Raises:
         ResidscopeError: If this evidence does not decide, because the cache is in float8, which is too coarse.
     """
+    return view.memo.once(("norms outputs",), lambda: (_norms_outputs(view),))[0]
+
+
+def _norms_outputs(view: CacheView) -> bool:
     block = view.model.blocks[0]
     if hasattr(block, "ln1_post") or not hasattr(block, "ln1"):
         return False
@@ -118,10 +124,11 @@ def norms_outputs(view: CacheView) -> bool:
         return False
     # If the norm comes after attention, the norm's output is what is added to the stream.
     normalized, added = (working(view.get(name)[0, -1]) for name in known)
-    output = normalized if normalized_is_output(block.ln1, view) else Norm.of(block.ln1, view).weighted(normalized)
-    if output.shape != added.shape:
+    if normalized.shape != added.shape:
         return False
-    error = float((output - added).abs().max() / output.abs().max().clamp(min=1e-30))
+    is_output, weighted = normalized_is_output(block.ln1, view), Norm.of(block.ln1, view).weighted(normalized)
+    outputs = [weighted, normalized] if is_output is None else [normalized if is_output else weighted]
+    error = min(float((output - added).abs().max() / output.abs().max().clamp(min=1e-30)) for output in outputs)
     tolerance = 8 * view.rounding_step(*known)
     if tolerance > _MOST_TOLERANCE and error <= tolerance:
         raise ResidscopeError(

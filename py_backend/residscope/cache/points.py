@@ -171,7 +171,7 @@ def _is_parallel(view: CacheView, layer: int) -> bool:
 
 def _norms_of(view: CacheView, layer: int, name: str) -> list[str]:
     """The path of a block's norm, in a list. Empty if the block has no norm of this name before the sublayer."""
-    behind = view.memo.once(("norms outputs",), lambda: (norms_outputs(view),))[0]
+    behind = norms_outputs(view)
     return [] if behind or not hasattr(view.model.blocks[layer], name) else [f"blocks.{layer}.{name}"]
 
 

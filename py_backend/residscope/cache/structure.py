@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from residscope.base.numbered import named_layers
 from residscope.cache.output_maps import neuron_weight, out_weight
 from residscope.cache.points import END
-from residscope.cache.structure_notes import POSSIBLE_CAUSES, SCALED, TRAINING, float8, in_training, named_layers
+from residscope.cache.structure_notes import POSSIBLE_CAUSES, SCALED, TRAINING, float8, in_training
 from residscope.cache.view import CacheView
 from residscope.terms import Component
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from residscope.base.numbered import named_layers
 from residscope.cache.view import CacheView
 
 POSSIBLE_CAUSES = (
@@ -54,13 +55,3 @@ def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
     if too_coarse:
         return f"{too_coarse} {where} do not add up to `hook_attn_out`."
     return f"{where} are not all of `hook_attn_out`{POSSIBLE_CAUSES}"
-
-
-def named_layers(layers: Iterable[int]) -> str:
-    """Layers in words: "layer 3", "layers 0, 1, 2", "layers 0 to 29"."""
-    ordered = sorted(layers)
-    if len(ordered) == 1:
-        return f"layer {ordered[0]}"
-    if len(ordered) > 3 and ordered == list(range(ordered[0], ordered[-1] + 1)):
-        return f"layers {ordered[0]} to {ordered[-1]}"
-    return f"layers {', '.join(map(str, ordered))}"

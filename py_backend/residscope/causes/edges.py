@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from residscope.attribution.head_inputs import ALL, HeadInputs, head_inputs, read_names
 from residscope.base.arrays import as_list
-from residscope.base.prompts import some_prompts
+from residscope.base.numbered import some_prompts
 from residscope.cache import positions
 from residscope.cache.component_names import name
 from residscope.cache.view import CacheView

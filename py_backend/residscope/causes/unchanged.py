@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from residscope.base.prompts import some_prompts
+from residscope.base.numbered import some_prompts
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from residscope.base.numbered import some_prompts
 from residscope.base.packages import pandas
-from residscope.base.prompts import some_prompts
 from residscope.base.signed import signed
 from residscope.causes.ablation import EFFECTS, Ablation, Effect
 from residscope.causes.measurement import AS_CACHED

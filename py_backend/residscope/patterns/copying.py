@@ -18,10 +18,10 @@ from einops import rearrange
 from residscope.attribution.head_inputs import is_gated
 from residscope.attribution.head_split import adds_up
 from residscope.attribution.reconcile import differ_clearly
+from residscope.base.numbered import named_layers
 from residscope.cache.linear_maps import call_conditions, embedding_rows, linear_map_of
 from residscope.cache.norms import Norm, norms_outputs, output_norm
 from residscope.cache.output_maps import out_weight, why_unread
-from residscope.cache.structure_notes import named_layers
 from residscope.cache.unembedding import Output, unembedding, vocabulary_size
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of, unusable, weight_of, wrapped

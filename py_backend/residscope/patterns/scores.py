@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from residscope.attribution.head_inputs import whole_pattern
+from residscope.base.numbered import named_layers, named_prompts
 from residscope.base.packages import pandas
-from residscope.base.prompts import named_prompts
 from residscope.cache import padding, positions
 from residscope.cache.component_names import name
-from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
 from residscope.compute.memo import NoKeyError, key_of, size_of

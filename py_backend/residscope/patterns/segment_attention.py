@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.head_inputs import source_count
 from residscope.attribution.sources import wanted_heads
+from residscope.base.numbered import named_layers
 from residscope.cache.component_names import name
 from residscope.cache.segments import Segments
-from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError

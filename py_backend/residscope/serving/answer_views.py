@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.attribution.own_targets import NONE_LAST, places_of
 from residscope.attribution.position_map import position_map
 from residscope.attribution.token_lens import read_lens
-from residscope.cache.structure_notes import named_layers
+from residscope.base.numbered import named_layers
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import on_one_thread
