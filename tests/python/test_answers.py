@@ -273,6 +273,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
     panel = residscope.inspect(ioi.cache, show=False)
     assert panels() is None  # no target was chosen in the panel
     assert panel.wire_target["own"]
+    assert ask({}, "target")["reply"]["target"] == panel.wire_target
     for chosen, words in (
         ((" Mary", " John"), "“·Mary” − “·John”"),
         (ioi.answers, "8 pairs"),
@@ -280,12 +281,15 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
     ):
         panel.target = chosen
         assert panels() == words
+        assert ask({}, "target")["reply"]["target"] == panel.wire_target  # a sidebar opens with the same target
         reply = ask({}, "resolve", name=None)["reply"]
         asked = {"by": "layer", "target": reply["target"]}
         measured = ask({}, "attribute", **asked)["reply"]["measured"]
         assert measured == pytest.approx(residscope.attribute(ioi.cache, chosen).measured.mean().item(), abs=1e-4)
     own, _ = panel._service.answer({"id": "1", "ask": {"kind": "answers"}})
     assert own["reply"]["panel"] is None  # a panel does not offer its target to itself
+    panel.target = residscope.targets.neuron("L0N0")
+    assert ask({}, "target")["reply"]["target"]["own"]  # a sidebar opens with logits, not with a target inside
     panel.target = None
     assert panels() is None
     panel.target = " Mary"

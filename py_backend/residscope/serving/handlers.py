@@ -8,6 +8,7 @@ from typing import Any
 
 from residscope.attribution.predictions import suggestions, top_two
 from residscope.attribution.target_words import in_words
+from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.component_names import parse
 from residscope.cache.token_labels import token_labels
@@ -162,7 +163,7 @@ class Handlers(GivenCache):
                 read = Vocabulary(view.model).check(ask.text)
                 return TokenCheck(read.text, read.tokens, read.single, read.message, read.suggestions), []
             case ChooseTarget():
-                return TargetReply(top_two(view, self._logits(view))), []
+                return TargetReply(self._default(view)), []
             case FindAnswers():
                 return self._answers(view), []
             case ResolveAnswers():
@@ -180,6 +181,19 @@ class Handlers(GivenCache):
         return self._runs.what_if(ask.against, ask.padding)
 
     # --- one method per request --------------------------------------------------------------------------------------
+    def _default(self, view: CacheView) -> Target:
+        """The logits that the inline panel of this cache asks about. Without such a panel, the two top predictions."""
+        found = self._panel()
+        if found is None or found[1].inner is not None or found[1].through:
+            return top_two(view, self._logits(view))
+        return self._as_in(found, self.targets(view))
+
+    @staticmethod
+    def _as_in(found: tuple[GivenCache, Target], targets: Targets) -> Target:
+        panel, target = found
+        targets.adopt(target, panel.targets())
+        return _checked(target, targets)
+
     def _answers(self, view: CacheView) -> AnswersReply:
         listed = answers.fitting(view.batch, int(view.cfg.d_model))
         panel = self._panel()
@@ -194,13 +208,9 @@ class Handlers(GivenCache):
                 raise ResidscopeError(
                     "answers", "The panel of this cache is closed, or now shows the model's own target."
                 )
-            panel, target = found
-            targets.adopt(target, panel.targets())
-            given = target
-        else:
-            given = answers.answers_in(ask.name, view.batch, int(view.cfg.d_model))
-        # The second call checks the result as if a view had sent it, which is stricter than for answers from Python.
-        return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.notes))
+            return ResolvedReply(None, self._as_in(found, targets), list(targets.notes))
+        given = answers.answers_in(ask.name, view.batch, int(view.cfg.d_model))
+        return ResolvedReply(ask.name, _checked(given, targets), list(targets.notes))
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
         from residscope.export.code import Given, code
@@ -228,3 +238,8 @@ class Handlers(GivenCache):
             view.check_head(*parse(head))
         if shown.layer is not None:
             view.check_layer(shown.layer)
+
+
+def _checked(answers: object, targets: Targets) -> Target:
+    """Resolve answers. The second call checks the result as if a view had sent it, which is stricter."""
+    return targets.resolve(targets.resolve(answers))

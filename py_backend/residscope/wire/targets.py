@@ -42,7 +42,10 @@ class TokenCheck(Reply, frozen=True, tag="check"):
 
 
 class ChooseTarget(Request, frozen=True, tag="target"):
-    """The default target: the model's own two top predictions at each prompt's last token."""
+    """The default target: the one of an inline panel of the same cache, if it is about logits.
+
+    Otherwise the model's own two top predictions at each prompt's last token.
+    """
 
 
 class TargetReply(Reply, frozen=True, tag="target"):

@@ -605,7 +605,9 @@ export interface CheckToken {
   padding?: "found" | "none";
 }
 /**
- * The default target: the model's own two top predictions at each prompt's last token.
+ * The default target: the one of an inline panel of the same cache, if it is about logits.
+ *
+ *     Otherwise the model's own two top predictions at each prompt's last token.
  */
 export interface ChooseTarget {
   kind: "target";
@@ -1541,4 +1543,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "c7507dc58b5c";
+export const WIRE = "22f91e15f926";
