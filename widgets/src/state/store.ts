@@ -344,6 +344,15 @@ export class Store extends SelectionSignals {
     });
   }
 
+  /** No head is hovered any more. If the pointer only crossed the last one, the preview shows the `meant` head again. */
+  endHover(meant: string | null): void {
+    batch(() => {
+      const isShown = this.preview.value !== null && this.preview.value === this.hoveredHead.value;
+      if (meant !== null && isShown) this.hover(meant);
+      this.hover(null);
+    });
+  }
+
   togglePin(head: string): void {
     if (this.isAbsent(head)) return;
     const heads = this.heads.value;

@@ -17,3 +17,35 @@ export function whenPointedAt(node: HTMLElement, body: (event: PointerEvent) => 
   );
   node.addEventListener("pointerleave", () => ([x, y] = [NaN, NaN]), { signal });
 }
+
+/**
+ * Remembers on which of several places (such as the heads of a map) the pointer rested. On its way out of the map it
+ * crosses places that the user does not mean.
+ */
+export class RestingPlace {
+  #at: string | null = null;
+  #since = 0;
+  #rested: string | null = null;
+  #leftRest = -Infinity;
+
+  /** The pointer has come to a place. */
+  enter(place: string): void {
+    const now = performance.now();
+    if (place === this.#at) return;
+    if (this.#at !== null && now - this.#since >= REST_MS) [this.#rested, this.#leftRest] = [this.#at, now];
+    [this.#at, this.#since] = [place, now];
+  }
+
+  /** The pointer has left the map. If it only crossed the last place, returns the place where it rested before. */
+  leave(): string | null {
+    const now = performance.now();
+    const hasCrossed = now - this.#since < REST_MS && now - this.#leftRest < WAY_OUT_MS;
+    [this.#at, this.#leftRest] = [null, -Infinity];
+    return hasCrossed ? this.#rested : null;
+  }
+}
+
+/** A pointer that stays this long on a place rests there, in ms. */
+const REST_MS = 200;
+/** The longest way out, from the place of rest to the edge of the map, in ms. */
+const WAY_OUT_MS = 600;

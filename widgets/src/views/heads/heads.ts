@@ -23,7 +23,7 @@ import {
 import { FEEDS, SCORES, type Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import { alignOffer } from "../../ui/align-offer";
-import { whenPointedAt } from "../../ui/pointer";
+import { RestingPlace, whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
 import { stepAcross, TabStop } from "../../ui/roving";
 import { mountEffects, mountRunButton } from "./effects";
@@ -255,15 +255,18 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
 
   const headOf = (event: Event): string | null =>
     (event.target instanceof Element ? event.target.closest<HTMLElement>(".rs-cell")?.dataset["head"] : null) ?? null;
+  const pointer = new RestingPlace();
   whenPointedAt(
     grid,
     (event) => {
       const head = headOf(event);
-      if (head) store.hover(head);
+      if (!head) return;
+      pointer.enter(head);
+      store.hover(head);
     },
     signal,
   );
-  grid.addEventListener("pointerleave", () => store.hover(null), { signal });
+  grid.addEventListener("pointerleave", () => store.endHover(pointer.leave()), { signal });
   grid.addEventListener(
     "focusin",
     (event) => {

@@ -8,6 +8,7 @@ import { limitOf } from "../../draw/colours";
 import { isEstimated } from "../../state/effects";
 import { mostDifferent, type Pair, rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
+import { RestingPlace } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
 import { ledger } from "../header/ledger";
 import { endsOfPairs, pairLine } from "./pair-line";
@@ -124,9 +125,18 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const head = headOf(event);
     if (head) store.hover(head);
   };
-  list.addEventListener("pointerover", enter, { signal });
+  const pointer = new RestingPlace();
+  list.addEventListener(
+    "pointerover",
+    (event) => {
+      const head = headOf(event);
+      if (head) pointer.enter(head);
+      enter(event);
+    },
+    { signal },
+  );
   list.addEventListener("focusin", enter, { signal });
-  list.addEventListener("pointerleave", () => store.hover(null), { signal });
+  list.addEventListener("pointerleave", () => store.endHover(pointer.leave()), { signal });
   list.addEventListener("focusout", () => store.hover(null), { signal });
   list.addEventListener(
     "click",
