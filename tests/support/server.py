@@ -152,6 +152,8 @@ def environment_in(folder: Path) -> dict[str, str]:
     settings.mkdir(parents=True)
     quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
     (settings / "default_setting_overrides.json").write_text(json.dumps(quiet))
+    # JupyterLab would look for source extensions at each start of a page, with Node. There are none.
+    (settings / "page_config.json").write_text(json.dumps({"buildAvailable": False, "buildCheck": False}))
     home = folder / "home"
     home.mkdir()
     return {
