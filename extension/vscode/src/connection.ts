@@ -5,20 +5,23 @@ import {
   Attachment,
   type AttachmentListener,
   asKernelInfo,
+  attachAndDescribe,
   child,
   linkStateFor,
   listen,
+  newToken,
+  Pieces,
   refusal,
+  requestExpression,
   whenIdleFor,
 } from "@residscope/widgets/node";
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Uri } from "vscode";
 
+import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 import { version } from "../package.json";
-import { attachAndDescribe, newToken, requestExpression } from "./expressions";
 import { ASKED, DENIED, DIED, isDead, isKernel, isRestarting, kernelOf, manageAccess, mayHelp } from "./jupyter";
 import { type LastKernel, noKernel } from "./no-kernel";
-import { Pieces } from "./pieces";
 import { Refused, run } from "./run";
 
 /** If a request waits for this time although the kernel is idle, VS Code does not pass the request to the kernel. */
@@ -323,7 +326,7 @@ export class Connection {
 async function attachTo(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   for (let attempt = 0; attempt < 2 && !signal.aborted; attempt += 1) {
     const token = newToken();
-    for await (const { info } of run(kernel, attachAndDescribe(token), token))
+    for await (const { info } of run(kernel, attachAndDescribe(attachCode, token), token))
       return linkStateFor(asKernelInfo(info), version, "reload the window");
   }
   return DENIED;

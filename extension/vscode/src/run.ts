@@ -1,9 +1,8 @@
 /** Lets a kernel run an expression, and yields the outputs that it displays. */
 
+import { MIME, type OutputData } from "@residscope/widgets/node";
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { CancellationToken } from "vscode";
-
-import { MIME } from "./expressions";
 
 /** The name of the error after the user has revoked our access, as the Jupyter extension documents it. */
 const REVOKED = "vscode.jupyter.apiAccessRevoked";
@@ -17,9 +16,6 @@ const NEVER: CancellationToken = {
   isCancellationRequested: false,
   onCancellationRequested: () => ({ dispose: () => undefined }),
 };
-
-/** The data of one of our outputs. It is not checked yet. */
-export type OutputData = Record<string, unknown>;
 
 /**
  * Yields the outputs that have our MIME type and this token. It ignores all others, such as warnings on stderr and the

@@ -1,10 +1,9 @@
 // A fake kernel with the API of the Jupyter extension. A test sets its answers.
 
 import type { Answer, Question } from "@residscope/widgets";
-import { WIRE } from "@residscope/widgets/node";
+import { MIME, WIRE } from "@residscope/widgets/node";
 import type { Jupyter, Kernel, KernelStatus, Output } from "@vscode/jupyter-extension";
 import { version } from "../package.json";
-import { MIME } from "../src/expressions";
 import { EventEmitter, installed } from "./fake-vscode";
 
 /** The description of a kernel with this version of Residscope. */

@@ -8,6 +8,8 @@ export { saveWith } from "../export/save";
 export { Attachment, refusal, whenIdleFor } from "../hosts/attachment";
 export { Inspection } from "../hosts/cache-view";
 export { Caches } from "../hosts/caches";
+export { attachAndDescribe, MIME, newToken, requestExpression } from "../hosts/executed/expressions";
+export { type OutputData, Pieces } from "../hosts/executed/pieces";
 export { asKernelInfo, attachExpression, KERNEL_INFO, linkStateFor } from "../hosts/handshake";
 export type { Place, Places } from "../hosts/kernels";
 export type { Pictures } from "../hosts/last-picture";

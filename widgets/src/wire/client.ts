@@ -31,8 +31,8 @@ export interface Transport {
   readonly thrifty?: boolean;
   /**
    * Makes the kernel take a turn: a moment between two cells, in which it runs the user's model. Settles after the
-   * turn, also if the turn was cancelled together with the cells before it. Undefined if the host cannot do this; then
-   * the kernel runs the model while it answers.
+   * turn, also if the turn was cancelled together with the cells before it. Undefined if the host cannot do this. The
+   * model then runs only if the kernel side gives turns while it answers (`answering` in `hosts/turns.py`).
    */
   readonly takeTurn?: ((token: string) => Promise<void>) | undefined;
   /** Whether one of the user's cells is running, as far as the host knows; undefined if it does not know. */

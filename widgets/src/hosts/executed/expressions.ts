@@ -1,19 +1,18 @@
-/** The expressions that a kernel runs for us. They are ASCII, have the value None, and add no name to the namespace. */
-
-import { randomBytes } from "node:crypto";
-import type { Question } from "@residscope/widgets";
-import { attachExpression, KERNEL_INFO, pythonText } from "@residscope/widgets/node";
-
-import attachCode from "../../../py_backend/residscope/hosts/attach.py";
+// The expressions that a kernel runs for a host that can only run code, such as VS Code. They are ASCII, have the value
+// None, and add no name to the namespace. `residscope.hosts.execute` is their other side.
+import { pythonText } from "../../base/python";
+import type { Question } from "../../wire/protocol.gen";
+import { attachExpression, KERNEL_INFO } from "../handshake";
 
 /** The MIME type of our outputs, the same as in `residscope.hosts.execute`. */
 export const MIME = "application/vnd.residscope+json";
 
 /** A new token for a request. Only outputs with this token are taken as answers, so that other code cannot answer. */
-export const newToken = (): string => randomBytes(16).toString("hex");
+export const newToken = (): string =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** Attaches, and displays the kernel's version of Residscope. */
-export const attachAndDescribe = (token: string): string => {
+/** Attaches by running the text of `hosts/attach.py`, and displays the kernel's version of Residscope. */
+export const attachAndDescribe = (attachCode: string, token: string): string => {
   const data = `{"${MIME}": {"token": "${token}", "info": ${KERNEL_INFO}}}`;
   const display = `__import__("IPython.display", fromlist=["_"]).display(${data}, raw=True)`;
   return `(${attachExpression(attachCode)}, ${display})[1]`;

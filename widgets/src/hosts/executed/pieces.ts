@@ -1,8 +1,8 @@
-/** Puts answers together from pieces, which are the outputs of a request. Limits protect against too much data. */
+// Puts answers together from pieces, which are the outputs of a request. Limits protect against too much data.
+import type { Answer } from "../../wire/protocol.gen";
 
-import type { Answer } from "@residscope/widgets";
-
-import type { OutputData } from "./run";
+/** The data of one of our outputs. It is not checked yet. */
+export type OutputData = Record<string, unknown>;
 
 /** The limits. `residscope.hosts.execute` keeps within them: it has the same maximum length of an answer. */
 export const LIMITS = {

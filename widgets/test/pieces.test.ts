@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Answered, LIMITS, Pieces } from "../src/pieces";
+import { type Answered, LIMITS, Pieces } from "../src/hosts/executed/pieces";
 
 const whole = (id: string, more = ""): string =>
   JSON.stringify({ answer: { id, reply: { kind: "caches", more } }, buffers: [] });
