@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+import residscope
 from residscope.export.python_source import call, literal
 from residscope.serving.service import Service
-from residscope.wire.protocol import Shown
+from residscope.wire.protocol import Picture, Shown
 from tests.support import tiny
 from tests.support.copied import pictured, pictured_attention, ran, written
 
@@ -40,6 +43,25 @@ TARGETS = {
     "set versus token": (["w5", "w6"], "w9"),
 }
 PICTURES = ["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
+
+
+ELSEWHERE = {
+    "why": "test_why.py",
+    "runs": "test_compared_requests.py",
+    "segments": "test_segment_requests.py",
+    "features": "test_feature_requests.py",
+}
+"""The pictures whose code is run by the tests of another file."""
+
+
+def test_the_code_of_every_picture_is_run_and_documented():
+    assert {*PICTURES, *ELSEWHERE} == set(get_args(Picture))
+    for picture, file in ELSEWHERE.items():
+        text = Path(__file__).with_name(file).read_text("utf8")
+        assert "WriteCode(" in text or f'written(service, "{picture}"' in text
+    exports = (Path(residscope.__file__).parents[1] / "docs" / "exports.md").read_text("utf8")
+    _, _, table = exports.partition("| picture | `values` |\n|---|---|\n")
+    assert len(table.partition("\n\n")[0].splitlines()) == len(get_args(Picture))
 
 
 @pytest.mark.parametrize(("prompt", "position"), [(None, "last"), (None, 3), (0, "last"), (1, 0), (2, 3)])

@@ -63,7 +63,8 @@ describe("characters that reverse the text", () => {
       class {
         constructor(readonly tell: (entries: unknown[]) => void) {}
         observe(target: Element): void {
-          queueMicrotask(() => this.tell([{ target, isIntersecting: true, intersectionRatio: 1 }]));
+          const boxes = { boundingClientRect: new DOMRect(), intersectionRect: new DOMRect(), rootBounds: null };
+          queueMicrotask(() => this.tell([{ target, isIntersecting: true, intersectionRatio: 1, ...boxes }]));
         }
         unobserve(): void {}
         disconnect(): void {}

@@ -4,11 +4,13 @@ import { HEADS, LAYERS, LENS, RANKING } from "../src/export/charts";
 import type { Table } from "../src/export/csv";
 import { type PictureKind, type Setting, type ShownPicture, shownAs } from "../src/export/pictures";
 import { shownPictures } from "../src/export/shown-pictures";
-import type { Store } from "../src/state/store";
+import type { Store, Tab } from "../src/state/store";
 import { ATTENTION } from "../src/views/attention/attention-export";
+import { FEATURES } from "../src/views/features/features-export";
 import { POSITIONS } from "../src/views/positions/positions-export";
 import { PROMPTS } from "../src/views/prompts/prompts-export";
 import { RUNS } from "../src/views/runs/runs-export";
+import { SEGMENT_MAP } from "../src/views/segments/segments-export";
 import { TOKEN_LENS } from "../src/views/token-lens/token-lens-export";
 import { WHY } from "../src/views/why/why-export";
 
@@ -20,7 +22,9 @@ const OFFERED = {
   prompts: PROMPTS,
   why: WHY,
   runs: RUNS,
-};
+  segments: SEGMENT_MAP,
+  features: FEATURES,
+} satisfies Record<Tab, object>;
 const KINDS = { lens: LENS, layers: LAYERS, heads: HEADS, ranking: RANKING, ...OFFERED };
 type Data<K> = K extends PictureKind<infer P> ? P : never;
 export type Offers = { [K in keyof typeof OFFERED]: Data<(typeof OFFERED)[K]> };

@@ -49,6 +49,22 @@ const OFFERS: Offers = {
     pairs: null,
   },
   runs: { picture: "runs", axes: RUN_AXES, heads: [], low: -1, high: 1, pinned: [] },
+  segments: {
+    picture: "segments",
+    map: {
+      head: "L1H1",
+      meaning: "",
+      notes: [],
+      weighting: "pattern",
+      segments: [
+        { name: "a", start: 0, end: 2 },
+        { name: "b", start: 2, end: 3 },
+      ],
+      values: Float32Array.of(1, NaN, 0.25, 0.75),
+      later: Float32Array.of(0.25, NaN),
+    },
+  },
+  features: { picture: "features", title: "StandardSAE of blocks.1.hook_resid_pre", sum: "", rows: [], all: [] },
 };
 const offering = <K extends keyof Offers>(store: Store, tab: K, picture: Offers[K] = OFFERS[tab]): void => {
   store.tab.value = tab;

@@ -21,7 +21,7 @@ const NAMES: Record<Score, string> = {
   entropy: "entropy (bits)",
   copying: "copying (OV)",
 };
-export const SCORES = keysOf(NAMES).map((score) => [score, NAMES[score]] as const);
+export const SCORE_NAMES = keysOf(NAMES).map((score) => [score, NAMES[score]] as const);
 
 export interface MapPicture {
   /** The score that the map shows; null if it shows contributions or an effect. */

@@ -7,7 +7,7 @@ import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Effect } from "../../state/effects";
 import { holdOf } from "../../state/held-scale";
-import { SCORES } from "../../state/map-picture";
+import { SCORE_NAMES } from "../../state/map-picture";
 import type { Values } from "../../state/selectable";
 import type { Score, Store } from "../../state/store";
 import { feedsWords } from "../../state/trail-words";
@@ -79,7 +79,7 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
           )}
         </optgroup>
         <optgroup label="a score of each head">
-          ${SCORES.map(([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`)}
+          ${SCORE_NAMES.map(([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`)}
         </optgroup>
         ${
           of === null || (store.isSaved.value && !feeds) // a saved page has only what was shown

@@ -65,7 +65,7 @@ function scoreClause(store: Store, name: string, picture: MapPicture): Sentence 
   // `words` begins with the score's name.
   const meaning = picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", "");
   const words = cellWords(picture, valueIn(picture, name, store.facts.value?.heads ?? 0));
-  return [`${words}${meaning === "" ? "" : `: ${meaning.charAt(0).toLowerCase()}${meaning.slice(1)}`}`];
+  return [`${words}${meaning === "" ? "" : `: ${meaning.replace(/^[A-Z](?=[a-z])/, (first) => first.toLowerCase())}`}`];
 }
 
 function readClauses(store: Store, reading: Reading): Sentence[] {
