@@ -37,7 +37,8 @@ Position = Number | Literal["last"]
 """The position of a target: an index, or each prompt's last real token."""
 
 By = Literal["accumulated", "layer", "head", "neuron", "source", "feature"]
-Decomposition = Literal["accumulated", "layer", "head"]
+ShownBy = Literal["accumulated", "layer", "head"]
+"""The decompositions that every chart and map of the panel can show."""
 NormConvention = Literal["frozen", "recomputed"]
 Transport = Literal["plain", "transported"]
 """How the logit lens reads the stream at a point: as it is, or mapped to the end of the stream (`LensMaps`)."""

@@ -37,6 +37,22 @@ def test_rows_sum_to_the_cached_value_and_a_row_is_the_change_without_its_compon
             assert found.off <= 1e-4, column
 
 
+@pytest.mark.parametrize("by", ["layer", "head"])
+@pytest.mark.parametrize("family", ["bert", "llama"])  # in BERT, each layer is one row
+def test_only_components_after_the_target_have_rows_of_0(family, by):
+    model = tiny.boot(family)
+    _, _, cache = tiny.run(model)
+    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    found = residscope.attribute(cache, T.direction(vector, at="1_mid"), by=by)
+    zero = {
+        component
+        for component, row in zip(found.components, found.values.flatten(1), strict=True)
+        if not row.any() and component.layer is not None
+    }
+    assert {(part.layer, part.kind) for part in zero if part.layer == 1} == {(1, "mlp_out")}
+    assert {part.layer for part in zero} == {1, 2}
+
+
 @pytest.mark.parametrize("family", ["gpt_neox", "phi", "llama"])
 def test_a_cache_is_described_also_if_the_weights_hold_no_values(family):
     model = deepcopy(tiny.boot(family))

@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from residscope.terms import Decomposition, Target, Weighting
+from residscope.terms import ShownBy, Target, Weighting
 from residscope.wire.protocol import AnyRequest
 
 FILE = Path(__file__).parents[1] / "texts" / "messages.json"
@@ -309,7 +309,7 @@ def _of_aligned_runs(heads: list[dict[str, int]]) -> list[dict[str, Any]]:
         found.append(lens | {"against": against})
     against = {"prompt": 1, "align": "by token"}
     found.append({"kind": "pairing", "prompt": 0, "against": against})
-    found += [{"kind": "compare", "by": by, "prompt": 0, "against": against} for by in get_args(Decomposition)]
+    found += [{"kind": "compare", "by": by, "prompt": 0, "against": against} for by in get_args(ShownBy)]
     found += [{"kind": "compare-attention", "prompt": 0, "against": against} | at for at in heads]
     return found
 
@@ -326,16 +326,13 @@ def _requests_of_tests() -> list[dict[str, Any]]:
         {"kind": "positions", "by": "head", "prompt": 0, "heads": ranked},
         {"kind": "positions", "by": "accumulated", "prompt": 0, "norm": "recomputed"},
         {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution"},
-        *({"kind": "compare", "by": by, "prompt": 0, "against": {"prompt": 1}} for by in get_args(Decomposition)),
+        *({"kind": "compare", "by": by, "prompt": 0, "against": {"prompt": 1}} for by in get_args(ShownBy)),
         *({"kind": "compare-attention", "prompt": 0, "against": {"prompt": 1}} | at for at in every),
         *_of_aligned_runs(every),
         *({"kind": "effects", "prompt": 0, "replaced_by": by} for by in ("zero", "mean")),
         {"kind": "effects", "prompt": 0, "of": "stream", "replaced_by": "other", "against": {"prompt": 1}},
         {"kind": "without", "against": {"without": ["L1H1"]}},
-        *(
-            {"kind": "compare", "by": by, "prompt": 0, "against": {"without": ["L1H1"]}}
-            for by in get_args(Decomposition)
-        ),
+        *({"kind": "compare", "by": by, "prompt": 0, "against": {"without": ["L1H1"]}} for by in get_args(ShownBy)),
         *_requests_of_next_tokens(),
         {"kind": "segments", "by": RANGES, "prompt": 0},
         *({"kind": "segment-map", "by": RANGES, "prompt": 0} | at for at in every),
@@ -348,7 +345,7 @@ def _requests_of_tests() -> list[dict[str, Any]]:
         {"kind": "feature-tokens", "feature": 2, "prompt": 0, "state": "…"},
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
-        *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),
+        *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(ShownBy)),
         *_requests_inside(),
     ]
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pairs", "pairs"]
 
-By = Literal["head", "layer"]
+PairsBy = Literal["head", "layer"]
 
 BIASES = Component("biases")
 """What the biases of the projection, and of the norms before and after it, add to a query or key."""
@@ -52,7 +52,7 @@ BIASES = Component("biases")
 def pairs(
     cache: CacheLike,
     target: Answers,
-    by: By = "head",
+    by: PairsBy = "head",
     *,
     tokens: Int[Tensor, "batch pos"] | None = None,
     attention_mask: MaskLike = None,
@@ -68,7 +68,7 @@ def pairs(
         target: An attention score, `residscope.targets.attention(…)`. Its side does not matter.
         by: `"head"` (heads, MLPs, embeddings) or `"layer"` (sublayers and embeddings).
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. PairsBy default padding is detected, see
             `docs/padding.md`.
         model: The model, if `cache.model` was deleted.
 
@@ -96,7 +96,7 @@ def pairs(
     return steadily(cache, model, looked, work)
 
 
-def pairs_of(view: CacheView, target: Target, by: By = "head", prompt: int | None = None) -> Pairs:
+def pairs_of(view: CacheView, target: Target, by: PairsBy = "head", prompt: int | None = None) -> Pairs:
     """Return `pairs` for a resolved target. If `prompt` is given, only this prompt is checked for padding."""
     inner = target.inner
     if not isinstance(inner, AttentionScore) or target.through:
@@ -108,7 +108,7 @@ def pairs_of(view: CacheView, target: Target, by: By = "head", prompt: int | Non
         return _pairs(score, by, target)
 
 
-def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
+def _pairs(score: HeadScore, by: PairsBy, target: Target) -> Pairs:
     import torch
 
     view = score.view
@@ -153,7 +153,7 @@ def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
     )
 
 
-def _structure(score: HeadScore, by: By) -> tuple[Structure, Rows]:
+def _structure(score: HeadScore, by: PairsBy) -> tuple[Structure, Rows]:
     """The structure with which the rows of both sides sum to the stream, and the rows of the query side."""
     found: list[Structure] = []
     rows: list[Rows] = []

@@ -21,7 +21,7 @@ from residscope.cache.positions import assumed
 from residscope.cache.token_labels import padding_in_mean
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import AttentionScore, Component, Decomposition, NormConvention, Target
+from residscope.terms import AttentionScore, Component, NormConvention, ShownBy, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -46,7 +46,7 @@ class PositionMap:
 def position_map(
     targets: Targets,
     target: Target,
-    by: Decomposition,
+    by: ShownBy,
     prompt: int | None,
     logits: Tensor | None = None,
     norm: NormConvention = "frozen",

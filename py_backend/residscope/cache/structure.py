@@ -7,7 +7,7 @@ layer 0. In such models the difference of two points of the residual stream show
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -151,7 +151,8 @@ class Structure:
         """The rows of a layer's sublayers after the point. They contribute nothing to the target."""
         if layer < self.layers - self.ends_within(layer):
             return []
-        before = self.sublayers(layer) if self.ends_within(layer) else {}
+        # The layer may be one row (`whole`) up to the point. This row stands for the sublayers before the point.
+        before = replace(self, whole=frozenset()).sublayers(layer) if self.ends_within(layer) else {}
         return [row for row in Structure(self.view).sublayers(layer) if row not in before]
 
     def has(self, terms: Terms) -> bool:

@@ -58,8 +58,8 @@ def attribution_figure(
             if position_axes == ["source"]
             else f'A figure of the kind "{kind}" shows one position: call `attribute` without `position="all"`.',
         )
-    fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind, result.by)
-    if fitting != result.by:
+    fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind)
+    if fitting is not None and usual_figure(result.by)[0] != kind:
         raise ResidscopeError("figure", f'A figure of the kind "{kind}" needs `by="{fitting}"`, not "{result.by}".')
     if kind in ("ranking", "scatter", "prompts", "sides") and result.by == "source":
         raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" for `by="source"`: use "sources".')

@@ -9,7 +9,7 @@ import msgspec
 
 from residscope.export.open_tabs import LENS, SEGMENTS, SMALL, Scene, each, of_the_tab, open_tab
 from residscope.export.view_requests import Group, Requests, Views, on_screen, without_mid
-from residscope.terms import Component, Decomposition, Score, Weighting
+from residscope.terms import Component, Score, ShownBy, Weighting
 from residscope.wire.protocol import AnyRequest, Attribute, Holds, Picture, ScoreHeads, WriteCode
 
 
@@ -82,7 +82,7 @@ def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iter
         yield from each("the attention in some of the other prompts", requests)
     yield from each(
         "some position maps",
-        [views.position_map(by, ranked, at) for at in views.prompts for by in get_args(Decomposition)],
+        [views.position_map(by, ranked, at) for at in views.prompts for by in get_args(ShownBy)],
     )
     if shown.tab == "segments":
         yield from each(SEGMENTS, views.segment_maps(strongest))

@@ -16,10 +16,10 @@ from residscope.patterns.downsampling import Part
 from residscope.terms import (
     AttentionScore,
     Component,
-    Decomposition,
     NeuronInput,
     NormConvention,
     Position,
+    ShownBy,
     Side,
     Span,
     StreamDirection,
@@ -199,7 +199,7 @@ class Views:
         shown = self.shown
         return RankNeurons(shown.target, layer, shown.top_k, *self.place(prompt, shown.position))
 
-    def position_map(self, by: Decomposition, ranked: list[str], prompt: int | None) -> AnyRequest:
+    def position_map(self, by: ShownBy, ranked: list[str], prompt: int | None) -> AnyRequest:
         """Return the request of the map of contributions at each position."""
         shown = self.shown
         norm = shown.norm if by == "accumulated" else "frozen"
@@ -226,7 +226,7 @@ class Views:
         if shown.against is None:
             return []
         at = self.place(prompt, shown.position)
-        norms: dict[Decomposition, NormConvention] = {"head": "frozen", "layer": "frozen", "accumulated": shown.norm}
+        norms: dict[ShownBy, NormConvention] = {"head": "frozen", "layer": "frozen", "accumulated": shown.norm}
         requests: Requests = [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
         return requests if shown.against.without else [*requests, PairPositions(shown.against, prompt)]
 

@@ -63,7 +63,8 @@ def _send(answer: dict[str, object], buffers: Buffers, token: str) -> None:
 
     encoded = _encoded(answer, buffers)
     if len(encoded) > _MAX_LENGTH:
-        why = f"This answer has {len(encoded) / 1e6:,.0f} MB, but the connection to the kernel accepts at most {_MAX_LENGTH / 1e6:,.0f} MB. "
+        size, most = (f"{length / 1e6:,.0f} MB" for length in (len(encoded), _MAX_LENGTH))
+        why = f"This answer has {size}, but the connection to the kernel accepts at most {most}. "
         why += "Choose fewer heads or fewer positions, or use Residscope in a cell."
         encoded = _encoded({"id": answer["id"], "failure": {"code": "too-long", "message": why}}, [])
     pieces = [encoded[start : start + _PIECE_LENGTH] for start in range(0, len(encoded), _PIECE_LENGTH)]

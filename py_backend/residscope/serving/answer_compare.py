@@ -16,7 +16,7 @@ from residscope.comparison.two_runs import compared
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext, check_one_answer, check_one_source
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
-from residscope.terms import Component, ComponentTable, Decomposition, Target
+from residscope.terms import Component, ComponentTable, ShownBy, Target
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Compare, ComparisonReply, RunSum
 
@@ -80,7 +80,7 @@ def _compared(
     one = Run(first.targets, first.logits).only(prompt, target)
     two = Run(second.targets, second.logits).only(other_prompt, other_target)
 
-    def by(rows: Decomposition) -> Comparison:
+    def by(rows: ShownBy) -> Comparison:
         norm = request.norm if rows == "accumulated" else "frozen"
         try:
             return compared(one, two, Query(Target([]), rows, None, norm), request.position, request.against.align)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from residscope.terms import Against, By, ComponentTable, Decomposition, Name, NormConvention, Number, Position, Target
+from residscope.terms import Against, By, ComponentTable, Name, NormConvention, Number, Position, ShownBy, Target
 from residscope.wire.attention import AttentionBuffer
 from residscope.wire.message import Listed, Reply, Request
 from residscope.wire.predictions import LensCell
@@ -37,7 +37,7 @@ class Compare(Request, frozen=True, tag="compare"):
 
     takes_long = "large caches"
 
-    by: Decomposition
+    by: ShownBy
     target: Target
     against: Against
     prompt: Number | None = None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from residscope.terms import (
     By,
     ComponentTable,
-    Decomposition,
     InnerFacts,
     NormConvention,
     Number,
     Position,
+    ShownBy,
     Target,
     Transport,
 )
@@ -27,7 +27,7 @@ class Attribute(Request, frozen=True, tag="attribute"):
     takes_long = "large caches"
     is_kept = True
 
-    by: Decomposition
+    by: ShownBy
     target: Target
     prompt: Number | None = None
     position: Position = "last"
@@ -73,7 +73,7 @@ class MapPositions(Request, frozen=True, tag="positions"):
 
     takes_long = "large caches"
 
-    by: Decomposition
+    by: ShownBy
     target: Target
     prompt: Number | None = None
     norm: NormConvention = "frozen"

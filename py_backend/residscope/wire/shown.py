@@ -9,7 +9,6 @@ from msgspec import Meta
 
 from residscope.terms import (
     Against,
-    Decomposition,
     Effect,
     Name,
     NormConvention,
@@ -20,6 +19,7 @@ from residscope.terms import (
     Run,
     Score,
     Segmented,
+    ShownBy,
     Target,
     Transport,
     Weighting,
@@ -87,7 +87,7 @@ class Shown(msgspec.Struct, frozen=True):
     score: Score | None = None
     tab: Tab = "attention"
     presentation: Presentation = "matrix"
-    by: Decomposition = "layer"
+    by: ShownBy = "layer"
     padding: Padding = "found"
     trail: Annotated[list[Step], Meta(max_length=MOST_OF_TRAIL)] = []
     step: Annotated[int, Meta(ge=0, le=31)] = 0
