@@ -28,8 +28,8 @@ ONE = [
     "padded with exactly",
     "one token, the tokenizer's padding token or, by hand, another one (`pad_sequence` pads with `0`).",
     "",
-    "A single token that is not declared as padding is treated as real. A note says that it could be padding if there "
-    "is evidence",
+    "A single token that is not declared as padding is treated as real, except before the BOS of some prompts, if the "
+    "others begin with BOS. A note says that it could be padding if there is evidence",
     "for that, but not if prompts of the same length just end differently. Evidence at the end of some prompts, but "
     "not of all, is:",
     "token 0; a special token; a full stop or another sign without a letter, if others end with a word; any token that",
