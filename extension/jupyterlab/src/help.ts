@@ -83,7 +83,8 @@ export const helpPlugin: JupyterFrontEndPlugin<void> = {
       void tabs.add(tab);
       watch(tab.content.signal, () => {
         void tab.content.view.chapter.value;
-        untracked(() => void tabs.save(tab)); // a reload of the page opens this chapter again
+        // A reload of the page opens this chapter again, if JupyterLab can save it.
+        untracked(() => void tabs.save(tab).catch(() => undefined));
       });
       return tab;
     };

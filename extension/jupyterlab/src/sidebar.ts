@@ -55,6 +55,8 @@ function activate(
   const { memory, loaded } = memoryIn(stateDB);
   const life = new AbortController();
   const views = new WidgetTracker<ViewWidget>({ namespace: "residscope-views" });
+  /** After a reload of the page, JupyterLab opens the view again. If it cannot save this, nothing else is lost. */
+  const remember = (view: ViewWidget): void => void views.save(view).catch(() => undefined);
   const places = new JupyterPlaces(
     app,
     [notebooks, consoles],
@@ -64,7 +66,7 @@ function activate(
         views.forEach((view) => {
           if (view.opened.path !== from) return;
           view.moved(to);
-          void views.save(view);
+          remember(view);
         });
         sidebar.sidebar.drop(from);
       },
@@ -135,7 +137,7 @@ function activate(
       const viewEnd = child(life.signal);
       watch(viewEnd.signal, () => {
         void view.content.inspection.selection.value;
-        untracked(() => void views.save(view));
+        untracked(() => remember(view));
       });
       view.disposed.connect(() => {
         viewEnd.abort();

@@ -126,9 +126,11 @@ function mount(
   const why = (feature: number): void => {
     if (store.isSaved.peek())
       return void (failed.value = "A question about a feature needs a kernel. A saved page has none.");
+    const before = store.target.peek();
     client.latest("feature why", { kind: "feature-target", feature, sae: store.sae.peek() }).then(
       (result) => {
-        if (result && !signal.aborted) ask(store, result.reply.target);
+        // If the user has chosen another target meanwhile, this reply is too late.
+        if (result && !signal.aborted && store.target.peek() === before) ask(store, result.reply.target);
       },
       (error: unknown) => {
         if (signal.aborted || isOutdated(error, store)) return;
