@@ -424,6 +424,14 @@ def test_every_field_of_a_selection_is_a_trait_with_a_description():
     assert {name: Panel.class_traits()[name].default_value for name in plain} == plain
 
 
+def test_the_rows_of_the_token_lens_are_a_trait(booted):
+    panel = residscope.inspect(grown(booted("llama")[0], 6), (5, 6), show=False)
+    panel.lens_rows = "points"
+    assert panel.shown.lens_rows == "points"
+    with pytest.raises(traitlets.TraitError, match="lens_rows"):
+        panel.lens_rows = "none"
+
+
 def grown(model, size, prompts=1):
     torch.manual_seed(3)
     with torch.no_grad():

@@ -154,6 +154,7 @@ def test_a_page_of_the_view_holds_charts_pinned_heads_and_listed_heads(odd):
             {("positions", "accumulated", "recomputed", 1, ())},
         ),
         ({"tab": "token-lens"}, {("token-lens", ("0_pre", "1_pre", "2_pre", "final_post"), 0, 7, 10, "recomputed", 1)}),
+        ({"tab": "token-lens", "lens_rows": "points"}, lens(POINTS, 1, 7)),
         ({"presentation": "all"}, {("thumbnails", layer, "value", 1, 32) for layer in range(3)}),
         ({"presentation": "text"}, set()),
         ({"score": "copying"}, {("scores", "copying", 1)}),

@@ -74,6 +74,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "positions of the lens": (APART, Shown(TARGET, tab="positions", by="accumulated", norm="recomputed")),
     "positions of heads": (APART, Shown(TARGET, 1, tab="positions", by="head", norm="recomputed")),
     "the token lens": (APART, Shown(TARGET, 1, 2, tab="token-lens", norm="frozen")),
+    "the token lens with all points": (APART, Shown(TARGET, tab="token-lens", lens_rows="points")),
     "a wide token lens": (WIDE, Shown(TARGET, tab="token-lens")),
     "each prompt": (APART, Shown(TARGET, 1, 3, tab="prompts", norm="recomputed")),
     "the prompts tab with one prompt": (ONE, Shown(TARGET, tab="prompts")),

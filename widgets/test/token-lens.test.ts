@@ -3,6 +3,8 @@ import { enlargedKernel } from "../dev/enlarged-kernel";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../src/draw/colours";
 import { inkOn, luminance } from "../src/draw/ink";
+import { asSelection, type Selection, select, shownOf } from "../src/state/selection";
+import { Store } from "../src/state/store";
 import { extent, tilesIn } from "../src/views/token-lens/lens-tiles";
 import type { Ask } from "../src/wire/client";
 import { all, key, open, text } from "./open";
@@ -55,6 +57,19 @@ describe("token lens", () => {
     expect(active()).not.toBe(cell);
     key(grid(root), "Enter");
     expect(model.state.position).toBe(4);
+  });
+
+  it("shares with Python whether it has the points after each attention, and restores it", async () => {
+    const { root, model, settled } = await open({ tab: "token-lens", lens_rows: "points" });
+    await settled();
+    const rows = (): string[] => all(root, '[role="rowheader"]').map(text);
+    await vi.waitFor(() => expect(rows()).toContain("1_mid"));
+    all(root, '[aria-label="Points of the token lens"] button')[0]?.click();
+    expect(model.state.lens_rows).toBe("layers");
+    expect(rows()).not.toContain("1_mid");
+    const store = new Store();
+    select(store, asSelection({ lensRows: "points" }) as Selection);
+    expect([shownOf(store).lens_rows, asSelection({ lensRows: "none" })?.lensRows]).toEqual(["points", "layers"]);
   });
 
   it("is there again at once when the user leaves a prompt that was refused", async () => {

@@ -66,7 +66,7 @@ def open_tab(tab: Tab) -> OpenTab:
         case "positions":
             return OpenTab(_position_map, _positions, heads=_rows_of_map)
         case "token-lens":
-            return OpenTab(lambda scene: each(LENS, scene.views.token_lens(without_mid(scene.points))), _token_lens)
+            return OpenTab(_lens_tiles, _token_lens)
         case "prompts":  # in a saved page, the code of this view is for the target, not for heads
             return OpenTab(_each_prompt, _prompts, heads=lambda _: [])
         case "why":
@@ -110,6 +110,11 @@ def each(what: str, requests: Requests) -> Iterator[Group]:
 def _thumbnails(scene: Scene) -> Iterable[Group]:
     shown = scene.shown
     return each(SMALL, scene.views.in_small(shown.weighting) if shown.presentation == "all" else [])
+
+
+def _lens_tiles(scene: Scene) -> Iterable[Group]:
+    rows = without_mid(scene.points) if scene.shown.lens_rows == "layers" else scene.points
+    return each(LENS, scene.views.token_lens(rows))
 
 
 def _position_map(scene: Scene) -> list[Group]:

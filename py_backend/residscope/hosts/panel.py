@@ -104,6 +104,8 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         sae: The name of the SAE whose features the tab "features" shows. The SAE itself is accepted, too. None: the
             first one that is known.
         feature: The feature of this SAE whose activations colour the tokens while the tab is open. None: no feature.
+        lens_rows: The rows of the token lens: one for each layer (`"layers"`), or one for each cached point of the
+            stream, so that the points after each attention are shown, too (`"points"`).
     """
 
     _esm = _built("panel.js")

@@ -73,6 +73,7 @@ class Shown(msgspec.Struct, frozen=True):
         transport: Whether the logit lens maps the stream to its end, if the user gave a lens.
         sae: The SAE whose features the tab "features" shows. None: the first one.
         feature: The feature of this SAE whose activations colour the tokens. None: no such colouring.
+        lens_rows: Whether the token lens has one row for each layer, or one for each cached point of the stream.
     """
 
     target: Target
@@ -101,6 +102,7 @@ class Shown(msgspec.Struct, frozen=True):
     transport: Transport = "plain"
     sae: Name | None = None
     feature: Number | None = None
+    lens_rows: Literal["layers", "points"] = "layers"
 
 
 class WriteCode(Request, frozen=True, tag="code"):

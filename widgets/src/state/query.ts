@@ -1,5 +1,5 @@
 // A view's request to the kernel: sent again whenever it changes, and only while the view is visible. The last reply
-// stays until the next one arrives.
+// stays until the next reply or failure arrives.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Ask, Client, Kind, Result } from "../wire/client";
@@ -53,8 +53,8 @@ export function asking<K extends Kind, T>(
           },
           (error: unknown) => {
             if (signal.aborted || isOutdated(error, store)) return;
-            if (isRunFirst(error)) return void (trouble.value = shown.value = null);
-            trouble.value = error instanceof Error ? error.message : String(error);
+            shown.value = null; // the earlier reply is about another selection
+            trouble.value = isRunFirst(error) ? null : error instanceof Error ? error.message : String(error);
           },
         );
     });

@@ -308,7 +308,11 @@ export function tileAt(points: string[], positions: number, row: number, column:
 }
 
 /** The points of the lens without those after each layer's attention. */
-export const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
+const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
+
+/** The points of the rows of the token lens: one for each layer, and the last point; or all points. */
+export const lensRows = ({ lens_rows }: Pick<Selected, "lens_rows">, points: readonly Component[]): Component[] =>
+  lens_rows === "layers" ? withoutMid(points) : [...points];
 
 /** If the map is down-sampled, the row of the destination, which is also needed cell by cell; else nothing. */
 export function lineOf(positions: number, destination: number | null): { rows?: Span } {

@@ -193,6 +193,8 @@ export const SELECTABLE = {
   sae: wired("sae"),
   /** The feature of this SAE whose activations colour the tokens. */
   feature: wired("feature", { read: index }),
+  /** Whether the token lens has a row for each layer, or for each point of the stream. */
+  lensRows: wired("lens_rows"),
   /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait for it, and no host stores it. */

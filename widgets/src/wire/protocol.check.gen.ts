@@ -350,6 +350,7 @@ export const Shown = v.object({
   transport: v.exactOptional(v.picklist(["plain","transported"])),
   sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   feature: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  lens_rows: v.exactOptional(v.picklist(["layers","points"])),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
@@ -1066,5 +1067,6 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "segments": null,
   "transport": "plain",
   "sae": null,
-  "feature": null
+  "feature": null,
+  "lens_rows": "layers"
 };

@@ -666,6 +666,7 @@ export interface WriteCode {
  *         transport: Whether the logit lens maps the stream to its end, if the user gave a lens.
  *         sae: The SAE whose features the tab "features" shows. None: the first one.
  *         feature: The feature of this SAE whose activations colour the tokens. None: no such colouring.
+ *         lens_rows: Whether the token lens has one row for each layer, or one for each cached point of the stream.
  */
 export interface Shown {
   target: Target;
@@ -700,6 +701,7 @@ export interface Shown {
   transport?: "plain" | "transported";
   sae?: string | null;
   feature?: number | null;
+  lens_rows?: "layers" | "points";
 }
 /**
  * A step of the trail: a target, and the position where it is read.
@@ -1543,4 +1545,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "22f91e15f926";
+export const WIRE = "2e9bac03a8c5";

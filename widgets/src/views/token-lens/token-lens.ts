@@ -6,7 +6,7 @@ import { element, watch } from "../../base/lifetime";
 import { divergingGradient, sequentialGradient } from "../../draw/colours";
 import { type ReadPicture, shownAs } from "../../export/pictures";
 import type { Run } from "../../state/comparison";
-import { lensTile, withoutMid } from "../../state/questions";
+import { lensRows, lensTile } from "../../state/questions";
 import { lensPoints } from "../../state/scene";
 import { targetKey } from "../../state/target";
 import { lensTiles } from "../../state/view-questions";
@@ -27,7 +27,7 @@ export const tokenLens: TabView = {
   name: "Token lens",
   tip: "The likeliest tokens at each layer and position",
   chapter: (store) => (store.facts.peek()?.lens ? "lenses" : "mathematics"),
-  requests: (scene) => lensTiles(scene, withoutMid(scene.points)),
+  requests: (scene) => lensTiles(scene, lensRows(scene.shown, scene.points)),
   options: (scene) => lensTiles(scene, scene.points),
   mount,
 };
@@ -39,12 +39,10 @@ function mount(
   signal: AbortSignal,
 ): ReadPicture {
   const inSight = computed(() => store.tab.value === "token-lens");
-  const withMid = state(false);
   const cursor = state<CellPlace | null>(null);
   const tiles = new LensTiles(store, client, signal);
 
-  /** The points of the rows: one per layer, and the last point. If `withMid`, also the point after each attention. */
-  const rowPoints = computed(() => (withMid.value ? lensPoints(store) : withoutMid(lensPoints(store))));
+  const rowPoints = computed(() => lensRows(store.shown, lensPoints(store)));
   /** The labels as JSON, so that a new reply with the same points causes no update. */
   const labels = computed(() => JSON.stringify(rowPoints.value.map(({ label }) => label)));
   const points = computed(() => JSON.parse(labels.value) as string[]);
@@ -140,13 +138,15 @@ function mount(
     render(
       html`${scale()}${transportSwitch(store)}
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
-          ${[false, true].map(
-            (all) => html`<button type="button" aria-pressed=${withMid.value === all}
-                ?disabled=${all && store.lensTransport.value === "transported"}
+          ${(["layers", "points"] as const).map(
+            (rows) => html`<button type="button" aria-pressed=${store.lensRows.value === rows}
+                ?disabled=${rows === "points" && store.lensTransport.value === "transported"}
                 title=${
-                  all ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"
+                  rows === "points"
+                    ? "Also the point after each layer’s attention"
+                    : "One point for each layer, and the last point"
                 }
-            @click=${() => (withMid.value = all)}>${all ? "with mid" : "layers"}</button>`,
+            @click=${() => (store.lensRows.value = rows)}>${rows === "points" ? "with mid" : "layers"}</button>`,
           )}
         </div>`,
       controls,
