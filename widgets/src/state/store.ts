@@ -344,7 +344,7 @@ export class Store extends SelectionSignals {
     });
   }
 
-  /** No head is hovered any more. If the pointer only crossed the last one, the preview shows the `meant` head again. */
+  /** No head is hovered now. If the pointer only crossed the last one, the preview shows the `meant` head again. */
   endHover(meant: string | null): void {
     batch(() => {
       const isShown = this.preview.value !== null && this.preview.value === this.hoveredHead.value;

@@ -79,7 +79,9 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
           )}
         </optgroup>
         <optgroup label="a score of each head">
-          ${SCORE_NAMES.map(([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`)}
+          ${SCORE_NAMES.map(
+            ([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`,
+          )}
         </optgroup>
         ${
           of === null || (store.isSaved.value && !feeds) // a saved page has only what was shown
