@@ -302,8 +302,12 @@ def test_the_code_of_a_picture_gives_its_values(run, shown, kind):
     grid = {"total": total, "estimate": estimate, "indirect": total - direct}[shown["effect"]]
     if kind == "heads":
         np.testing.assert_allclose(names["values"], grid, atol=1e-5)
+        drawn = np.array(names["figure"].data[0].z, dtype=float)  # plotly keeps cells without a number as None
+        np.testing.assert_allclose(drawn, grid, atol=1e-5)
     elif kind == "runs":
         np.testing.assert_allclose(names["values"], np.stack([direct, total]), atol=1e-5)
+        dots = names["figure"].data[1]
+        np.testing.assert_allclose([dots.x, dots.y], [direct.ravel(), total.ravel()], atol=1e-5)
     else:
         order, k = np.sort(grid.ravel()), shown["top_k"]
         ranked = [*order[order > 0][::-1][:k], *order[order < 0][:k]]  # as `rank` in widgets/src/state/ranked.ts

@@ -68,7 +68,7 @@ def pairs(
         target: An attention score, `residscope.targets.attention(…)`. Its side does not matter.
         by: `"head"` (heads, MLPs, embeddings) or `"layer"` (sublayers and embeddings).
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. PairsBy default padding is detected, see
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
         model: The model, if `cache.model` was deleted.
 

@@ -1,7 +1,7 @@
 """Reads all that decides what a model's layers compute, except weights: classes, attributes and settings.
 
 Switching an adapter off, setting a scale or replacing a `forward` changes what the model computes without changing any
-weight. Everything is read from the dictionaries of modules and configurations, so no code of the user runs.
+weight. Attributes of layers are read from the modules' dictionaries, so no code of the user runs.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class Layers:
     def state(self, model: object) -> tuple[LayerState, tuple[bool, ...]]:
         """Return the present state of modules and settings, and which modules are in training mode.
 
-        The training mode is read only for modules whose attributes are all compared. If the state has not changed, it
-        is the same object as in the last call.
+        For modules of which only some attributes are compared, the training mode is left out. If the state has not
+        changed, it is the same object as in the last call.
         """
         own = attributes()
         try:
@@ -162,8 +162,9 @@ class _Watched(NamedTuple):
 class _Compared:
     """What a call of `Layers.state` read from the modules.
 
-    A later call reads only the modules in `others` again. For all other modules, `matches` compares what was read.
-    Classes and plain values (`SCALARS`) are kept in memory, but no other objects of the user.
+    Most modules hold only plain values (`SCALARS`). A later call compares these values, and the classes of all modules,
+    by `matches`, which is fast. It reads only the modules in `others` in full again. Classes and plain values are kept
+    in memory, but no other objects of the user.
 
     Attributes:
         others: The index of each module that is read in each call, and whether all its attributes are read.

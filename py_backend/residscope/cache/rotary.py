@@ -142,9 +142,9 @@ class HeadVectors:
     def pull_apart(
         self, u: Float[Tensor, "batch d_head"]
     ) -> tuple[Float[Tensor, "batch d_head"], Float[Tensor, "batch read"]] | None:
-        """Return a functional of `used` as one functional of the projection's output, times a factor at each position.
+        """Return the same functional for the projection's output: a vector for all positions, and a factor for each.
 
-        None if there is a rotation, because the functional then differs between positions.
+        None if there is a rotation, because each position then needs its own vector.
         """
         factor = u.new_ones(self.raw.shape[:2])
         for stage in reversed(self.stages):

@@ -120,15 +120,16 @@ class Ablation:
 
     def to_plotly(
         self, kind: Literal["heatmap", "bars", "scatter"] | None = None, prompt: int | None = None, *,
-        effect: Effect = "total",
+        effect: Effect = "total", adds: bool = False,
     ) -> Figure:  # fmt: skip
-        """Return a plotly figure. Blue: positive effects. Orange: negative effects.
+        """Return a plotly figure. Blue: positive values. Orange: negative values.
 
         Args:
             kind: `"heatmap"` (layer × head), `"bars"` (the components), or `"scatter"` (direct × total effect: a
                 component off the diagonal has an indirect effect). None: a kind that fits the axes.
             prompt: The prompt. None: the mean over prompts.
             effect: The effect in a heatmap or in bars.
+            adds: Whether to draw what each component adds, as the panel does: minus the effect.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -138,7 +139,7 @@ class Ablation:
         """
         from residscope.export.effects import ablation_figure
 
-        return ablation_figure(self, kind, prompt, effect)
+        return ablation_figure(self, kind, prompt, effect, adds=adds)
 
     def __repr__(self) -> str:
         """Return a readable summary."""

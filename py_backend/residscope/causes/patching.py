@@ -108,12 +108,13 @@ class Patching:
             columns["normalized"] = self.of(prompt, normalized=True).cpu().numpy()
         return pd.DataFrame(columns, index=pd.Index(self.labels, name="component"))
 
-    def to_plotly(self, prompt: int | None = None, *, normalized: bool = False) -> Figure:
+    def to_plotly(self, prompt: int | None = None, *, normalized: bool = False, adds: bool = False) -> Figure:
         """Return a plotly figure: layer × head, layer × position, or bars.
 
         Args:
             prompt: The prompt. None: the mean over prompts.
             normalized: Whether to show normalised effects.
+            adds: Whether to draw what each component adds, as the panel does: minus the effect.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -123,7 +124,7 @@ class Patching:
         """
         from residscope.export.effects import patching_figure
 
-        return patching_figure(self, prompt, normalized=normalized)
+        return patching_figure(self, prompt, normalized=normalized, adds=adds)
 
     def __repr__(self) -> str:
         """Return a readable summary."""

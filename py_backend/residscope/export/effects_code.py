@@ -8,7 +8,7 @@ from residscope.export.python_source import call, literal
 from residscope.export.script import Script
 from residscope.terms import Effect, ReplacedBy
 
-_ADDS = "what each head adds; the figure shows the target without the head minus the target with it"
+_ADDS = "what each head adds: minus the effect of replacing it"
 
 
 def heads(script: Script) -> list[str]:
@@ -49,7 +49,7 @@ def scatter(script: Script) -> list[str]:
         _made(script, "total"),
         f"values = [{sign}attribution.direct{which}, {sign}attribution.total{which}]",
         f"# each [layer, head], {script.unit}, {script.prompt_words}{_meaning(script)}",
-        call("figure = attribution.to_plotly", ['"scatter"', *prompt]),
+        call("figure = attribution.to_plotly", ['"scatter"', *prompt, *_adds(script)]),
     ]
 
 
@@ -76,11 +76,15 @@ def _source(script: Script) -> str:
 
 def _sign(script: Script) -> str:
     """A minus if needed: views show what a head adds, which is minus the measured effect of replacing it."""
-    return "" if script.request.shown.replaced_by == "other" else "-"
+    return "-" if _adds(script) else ""
 
 
 def _meaning(script: Script) -> str:
-    return "" if script.request.shown.replaced_by == "other" else f"; {_ADDS}"
+    return f"; {_ADDS}" if _adds(script) else ""
+
+
+def _adds(script: Script) -> list[str]:
+    return [] if script.request.shown.replaced_by == "other" else ["adds=True"]
 
 
 def _effect(script: Script) -> str:
@@ -96,4 +100,4 @@ def _figure(script: Script) -> str:
     shown = script.request.shown
     prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
     effect = [] if shown.effect == "estimate" else [f"effect={_effect(script)}"]
-    return call("figure = attribution.to_plotly", [*prompt, *effect])
+    return call("figure = attribution.to_plotly", [*prompt, *effect, *_adds(script)])

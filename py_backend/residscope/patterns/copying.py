@@ -62,10 +62,10 @@ def _differences(view: CacheView) -> list[str]:
     """Notes if cached values do not follow from the weights, because of a hook or changed weights."""
     layers = range(view.n_layers)
     differing = {
-        "outputs of heads (`hook_attn_out` is not z @ W_O and the bias)": [
+        "outputs of heads (z @ W_O + the bias differs from `hook_attn_out`)": [
             layer for layer in layers if adds_up(view, layer) is False
         ],
-        "values of heads (`hook_v` is not `attn.v.hook_in` @ W_V and the bias)": [
+        "values of heads (`attn.v.hook_in` @ W_V + the bias differs from `hook_v`)": [
             layer for layer in layers if not _values_match(view, layer)
         ],
     }
@@ -86,8 +86,7 @@ def _differences(view: CacheView) -> list[str]:
 
 
 _COMPARED = 64
-"""At least this many vectors of a run are compared with the weights, and fewer than twice as many. If there are fewer
-vectors, all are compared."""
+"""About this many vectors of a run are compared with the weights, evenly spread; all, if there are fewer."""
 
 
 def _values_match(view: CacheView, layer: int) -> bool:
@@ -172,8 +171,8 @@ def _unembedding_times_embedding(view: CacheView) -> Float[Tensor, "d_model d_mo
     if W_E is None or W_E.shape != W_U.T.shape or W_E.shape[1] != int(view.cfg.d_model):
         raise ResidscopeError(
             "no-ov",
-            "The copying score compares attended tokens with predicted tokens. But in this model `W_E` and `W_U` have "
-            "different tokens, or their width is not that of the residual stream.",
+            "The copying score compares attended tokens with predicted tokens. But this model has no `W_E`, or its "
+            "`W_E` and `W_U` have different tokens, or their width is not that of the residual stream.",
         )
     total = working(W_U[:0, :0]).new_zeros(W_U.shape[0], W_U.shape[0])
     mean, summed = total.new_zeros(W_U.shape[0]), total.new_zeros(W_U.shape[0])
@@ -258,7 +257,7 @@ def _scaled(
     Args:
         norm: The norm.
         vectors: The vectors.
-        are_readers: Whether the vectors are directions that read the norm's output, not inputs of the norm.
+        are_readers: True: the vectors are directions that read the norm's output. False: they are inputs of the norm.
     """
     weight = None if norm.weight is None else norm.weight.to(vectors)
     if are_readers:

@@ -16,7 +16,7 @@ def settings_of(model: object) -> tuple[object, ...]:
     """Return what results depend on besides activations and weights: tokenizer, configuration and mode.
 
     For the tokenizer these are its identity, special tokens, padding side and number of tokens. A swap of two tokens'
-    ids is not noticed here. It does no harm, because results for texts are kept by token ids.
+    ids is not noticed here. It does no harm, because a result for a text is stored under the text's token ids.
 
     Raises:
         NoKeyError: If the tokenizer cannot be identified, or raises an error.

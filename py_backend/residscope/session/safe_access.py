@@ -17,7 +17,7 @@ def element_of(container: Any, key: Any) -> Any:
     if base is not dict:
         return base.__getitem__(container, key) if type(key) is int and 0 <= key < base.__len__(container) else NOTHING
 
-    def read() -> Any:  # not `container[key]`, which may call `__eq__` of another key: the user's code
+    def read() -> Any:  # `container[key]` may run the user's code: `__eq__` of another key
         return next((element for k, element in dict.items(container) if type(k) is type(key) and k == key), NOTHING)
 
     return unchanging(read, NOTHING)

@@ -83,8 +83,8 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
 }
 
 /**
- * The picture of the effect in view. Until one of its values is known, the colours of the previous picture stay,
- * without values. If the previous picture was a score, the contributions are shown instead.
+ * The picture of the effect in view. Until one of its values is known, the previous picture stays, marked as
+ * pending: its numbers are not shown. If the previous picture was a score, the contributions are shown instead.
  */
 function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
   const effect = store.effectShown.value;
