@@ -68,11 +68,12 @@ def inspect(
     given |= {"generated_from": generated_from, "lens": lens, "saes": saes.named(sae)}
     service = Service(cache, name or name_of(cache), **given)
     transport = "plain" if lens is None else "transported"
-    panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)
-    if segments is not None:
-        panel.segments = segments
-    if show:
-        panel.show()
-        if running_shell() is not None:
-            panel.prepare()
+    with service.unchanging():
+        panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)
+        if segments is not None:
+            panel.segments = segments
+        if show:
+            panel.show()
+    if show and running_shell() is not None:
+        panel.prepare()
     return panel

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Generator, Hashable, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -65,6 +66,7 @@ class GivenCache:
         saes: Mapping[str, object] | None = None,
         keeps_alive: bool = True,
     ) -> None:
+        self._views: dict[Padding, CacheView] | None = None  # see `unchanging`
         self.hold = CacheReference(cache, model, logits, keeps_alive=keeps_alive)
         self.name, self.tokens, self.attention_mask = encodable(name), tokens, attention_mask
         view = self.view()
@@ -84,10 +86,23 @@ class GivenCache:
 
     def view(self, counted: Padding = "found") -> CacheView:
         """Return a new view of the cache, which may have changed since the last request."""
+        if self._views is not None and counted in self._views:
+            return self._views[counted]
         held = self.hold.get()
         view = CacheView(held.cache, model=held.model, tokens=self.tokens, attention_mask=self.attention_mask)
         view.padding_is_real = counted == "none"
+        if self._views is not None:
+            self._views[counted] = view
         return view
+
+    @contextmanager
+    def unchanging(self) -> Generator[None, None, None]:
+        """Inside, the cache counts as unchanged, and all uses share one view. For the making of a panel."""
+        self._views = {}
+        try:
+            yield
+        finally:
+            self._views = None
 
     def targets(self, view: CacheView | None = None) -> Targets:
         """Return the resolver of targets for the cache in its present state."""
