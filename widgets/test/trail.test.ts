@@ -50,6 +50,21 @@ describe("the trail", () => {
     expect(store.stepAt.value).toBe(2);
   });
 
+  it("compares what a head reads with the other ordinary token that it reads most", () => {
+    const store = made();
+    store.tokens.value = store.tokens.value.map((token, at) => ({ ...token, special: at === 0 }));
+    const asked = (weights: number[], destination = 3): unknown => {
+      store.reading.value = { head: "L4H3", destination, weights: Float32Array.from(weights), contributions: null };
+      askWhy(store, READS);
+      const { inner } = store.target.value;
+      return inner?.kind === "attention" ? inner.versus : null;
+    };
+    expect(asked([0.6, 0.1, 0.25, 0.05])).toBe(1);
+    expect(asked([0.1, 0.05, 0.05, 0.8])).toBe(3);
+    expect(asked([0.6, 0.004, 0.395, 0.001])).toBe("most"); // it reads nothing else but the special token
+    expect(asked([0.6, 0.1, 0.3, 0], 2)).toBe("most"); // the reading is about another destination
+  });
+
   it("drops later steps when something else is asked, and has at most 32", () => {
     const store = made();
     askWhy(store, READS);

@@ -104,7 +104,23 @@ function headOf(target: Target): string | null {
   return of ? headName(of.layer, of.head) : null;
 }
 
-/** "Why here?": why the head reads this source, and not the other source with the most attention. */
+/**
+ * What "why here?" compares with: the other ordinary token that the head reads most. A head often reads a special token
+ * (BOS) only because nothing else fits. "most": each prompt's other source with the most attention.
+ */
+function comparedWith(store: Store, { head, destination, source }: Spot): number | "most" {
+  const { reading, tokens, isMean } = store;
+  const read = reading.peek();
+  if (isMean.peek() || read?.head !== head || read.destination !== destination) return "most";
+  const weightOf = (at: number): number => (at === source || tokens.peek()[at]?.special ? 0 : (read.weights[at] ?? 0));
+  const best = [...read.weights.keys()].reduce((most, at) => (weightOf(at) > weightOf(most) ? at : most), source);
+  return weightOf(best) >= LEAST_READ ? best : "most";
+}
+
+/** A source with less attention is not what a head could have read instead. */
+const LEAST_READ = 0.01;
+
+/** "Why here?": why the head reads this source, and not another one (`comparedWith`). */
 export function askWhy(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (!head) return;
@@ -115,7 +131,14 @@ export function askWhy(store: Store, spot: Spot): void {
   const { source } = spot;
   ask(
     store,
-    innerTarget({ kind: "attention", ...head, destination, source, versus: "most", side: "query" }),
+    innerTarget({
+      kind: "attention",
+      ...head,
+      destination,
+      source,
+      versus: comparedWith(store, spot),
+      side: "query",
+    }),
     destination,
   );
 }
