@@ -67,7 +67,7 @@ def test_clicks_lead_from_the_head_map_to_the_components_that_wrote_what_a_head_
     settled(panel)
     panel.locator(".rs-ask-here").get_by_role("button", name="why here? L23H3 reads ·John₁₀").click()
     settled(panel)
-    expect(trail).to_contain_text("L23H3 reads ·John₁₀ and not ·Mary₄")  # the other ordinary token that it reads most
+    expect(trail).to_contain_text("L23H3 reads ·John₁₀ and not ·Mary")  # the other ordinary token that it reads most
     panel.get_by_label("What the source is compared with").select_option("most")
     settled(panel)
     expect(trail).to_contain_text("L23H3 reads ·John₁₀ and not <|im_start|>")
