@@ -111,7 +111,7 @@ def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypa
 
 
 @pytest.mark.parametrize("most", [lens_logits._MOST_LOGITS, 1])  # all prompts at once, one by one
-def test_where_one_prompt_has_no_next_token_the_mean_has_no_rank(most, monkeypatch):
+def test_where_one_prompt_has_no_next_token_it_is_not_in_the_mean(most, monkeypatch):
     monkeypatch.setattr(lens_logits, "_MOST_LOGITS", most)
     tokens, logits, cache = tiny.run(tiny.boot("llama"))
     mask = torch.ones_like(tokens)
@@ -120,8 +120,11 @@ def test_where_one_prompt_has_no_next_token_the_mean_has_no_rank(most, monkeypat
     mean = residscope.token_lens(cache, **given)
     own = logits[:, :-1].gather(-1, tokens[:, 1:, None])
     ranks = 1 + (logits[:, :-1] > own).sum(-1)
-    assert mean.rank[0].tolist() == [*ranks.median(0).values[:4].tolist(), 0, 0, 0]
-    assert mean.answer_probability[0].isnan().tolist() == [False] * 4 + [True] * 3
+    two = ranks[[0, 2]].median(0).values
+    assert mean.rank[0].tolist() == [*ranks.median(0).values[:4].tolist(), *two[4:].tolist(), 0]
+    assert mean.answer_probability[0].isnan().tolist() == [False] * 6 + [True]
+    shares = logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(mean.answer_probability[0, 4:6], shares[[0, 2], 4:6].mean(0), atol=1e-5, rtol=1e-4)
     # Position 4 is the last of prompt 1: no token follows, and so there is no difference of ranks.
     pair = residscope.compare_token_lens(cache, **given, prompt=0, with_prompt=1, align=[(2, 2), (5, 4)])
     assert pair.answer_probability[0].isnan().tolist() == [False, True]

@@ -3,16 +3,17 @@ import { describe, expect, it, vi } from "vitest";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { blocks, everything, stepOf } from "../src/draw/plane";
+import { paintThumbnail } from "../src/draw/thumbnail";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { Store } from "../src/state/store";
 import type { Direction } from "../src/views/attention/attention-data";
 import { AttentionRoom } from "../src/views/attention/attention-room";
 import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
-import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
+import { cellNumbers, cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
 import { createCard } from "../src/views/attention/card";
 import { readTextLine } from "../src/views/attention/text-line";
 import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
-import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
+import { largest, ThumbnailStore } from "../src/views/attention/thumbnail-data";
 import { mountReading } from "../src/views/strip/reading";
 import { type Ask, Client } from "../src/wire/client";
 import type { ReadAttention } from "../src/wire/protocol.gen";
@@ -102,6 +103,25 @@ describe("words", () => {
       "contributes +1.93",
     );
     store.position.value = "last";
+  });
+
+  it("say that a cell of a mean is empty: its destination or its source is padding in every prompt", () => {
+    const maps = { pattern: Float32Array.of(1, 0, NaN, 0.25, 0.75, NaN, NaN, NaN, NaN) };
+    const mean = { ...ATTENTION, maps, sourceContributions: null };
+    for (const [q, k] of [
+      [2, 1],
+      [0, 2],
+    ] as const) {
+      expect(flat(cellSentence(store, mean, mean, "pattern", "L9H9", q, k))).toBe(
+        `L9H9: no prompt has tokens at both destination ${q} and source ${k}`,
+      );
+      expect(cellNumbers(store, mean, mean, "pattern", q, k)).toBeNull();
+    }
+    expect(cellNumbers(store, mean, mean, "pattern", 1, 0)).toBe("0.25");
+    const block = { ...mean, ...everything(6), step: 2, size: 6 };
+    expect(flat(cellSentence(store, block, block, "pattern", "L9H9", 5, 3))).toBe(
+      "L9H9: no prompt has tokens at both destinations 4–5 and sources 2–3",
+    );
   });
 
   it("list what a token reads and what reads it, the strongest first", () => {
@@ -405,6 +425,20 @@ describe("what the strip shows that the head in focus reads", () => {
 });
 
 describe("thumbnails", () => {
+  it("do not count empty cells as values", () => {
+    const layer = { key: "", weighting: "contribution" as const, side: 2, limits: [4], notes: [] };
+    expect(largest({ ...layer, cells: Int8Array.of(-127, 3, -128, -128) }, 0)).toBe(-4);
+    expect(largest({ ...layer, cells: Int8Array.of(127, 3, -128, -128) }, 0)).toBe(4);
+  });
+  it("leave empty cells blank", () => {
+    const canvas = document.createElement("canvas");
+    const putImageData = vi.fn();
+    vi.spyOn(canvas, "getContext").mockReturnValue({ putImageData } as unknown as RenderingContext);
+    paintThumbnail(canvas, Int8Array.of(0, 0, -128, 127), 2, 1, () => [1, 2, 3]);
+    const [image] = putImageData.mock.calls[0] as [ImageData];
+    expect([3, 7, 11, 15].map((alpha) => image.data[alpha])).toEqual([255, 0, 0, 255]);
+  });
+
   it("that arrive while the view is hidden are there when it is shown again", async () => {
     const store = storeOf("a", "b");
     const end = new AbortController();

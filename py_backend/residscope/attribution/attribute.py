@@ -136,7 +136,7 @@ def attribute(
             query = Query(target, by, where, norm, layers, heads, sae, maps)
             result = decomposed(view, targets, query, output)
             result = with_notes(targets, result, position, output)
-            if "pos" in result.axes:
+            if "pos" in result.axes or "destination" in result.axes:
                 result = replace(result, padding=~positions.real(view))
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.lens_logits import Reader
 from residscope.attribution.next_tokens import following
+from residscope.cache import positions as positions_of
 from residscope.cache.finite import check_finite
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
@@ -16,13 +17,17 @@ from residscope.errors import ResidscopeError
 from residscope.terms import Component, Target
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Some cells of the lens. Each cell is a point and a position."""
+    """Some cells of the lens. Each cell is a point and a position.
+
+    In a mean over prompts, a cell is the mean over the prompts in which its position is not padding. If there are none,
+    `ids` are −1, and `probabilities` are NaN.
+    """
 
     ids: Int[Tensor, "*point position k"]
     probabilities: Float[Tensor, "*point position k"]
@@ -45,7 +50,9 @@ def read_cells(
     """Return the cells of each point. They are memoised, because a view may request more points later."""
     asked = None if answers is None else (answers.shape[1], tuple(answers.flatten().tolist()))
     maps = None if reader.maps is None else reader.maps.key
-    key = ("lens", reader.norm, k, asked, maps, tuple(positions))
+    real = _real(reader.view, positions)  # padding depends on the tokenizer, which the user may change
+    left_out = None if real is None else tuple(real.flatten().tolist())
+    key = ("lens", reader.norm, k, asked, maps, tuple(positions), left_out)
     memo = reader.view.memo.part(*key)
     known: dict[Component, Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
     for point_block in blocks([point for point in points if point not in known], reader.rows // len(positions)):
@@ -66,11 +73,11 @@ def _cells(
     """The cells of some points and positions. Probabilities are summed over blocks of prompts that fit in memory."""
     import torch
 
-    batch = reader.view.batch
+    real = _real(reader.view, positions)
     total: Tensor | None = None
     answer_shares: list[Tensor] = []
     ranks: list[Tensor] = []
-    for prompts in blocks(range(batch), reader.rows // (len(points) * len(positions))):
+    for prompts in blocks(range(reader.view.batch), reader.rows // (len(points) * len(positions))):
         logits = reader(points, positions, range(prompts[0], prompts[-1] + 1))
         shares = logits.softmax(-1)
         if answers is not None:
@@ -82,15 +89,36 @@ def _cells(
             # Ranks come from logits, because all very small probabilities round to 0. 32 bits are enough for a count.
             rank = 1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long()
             ranks.append(rank.masked_fill(none, 0))
+        if real is not None:
+            gone = ~real[prompts[0] : prompts[-1] + 1, None].to(shares.device)
+            shares = shares.masked_fill(gone[..., None], 0.0)
+            if answers is not None:
+                answer_shares[-1] = answer_shares[-1].masked_fill(gone, math.nan)
+                ranks[-1] = ranks[-1].masked_fill(gone, 0)
         part = shares[0] if len(prompts) == 1 else shares.sum(0)
         total = part if total is None else total.add_(part)
     if total is None or not bool(total.isfinite().all()):
         check_finite(reader.view, total)
         raise ResidscopeError("no-residual", "This cache contains no prompt.")
     top = total.topk(min(max(k, 1), total.shape[-1]))
-    answer = torch.cat(answer_shares).mean(0) if answer_shares else None
-    rank = None if answer is None else torch.cat(ranks).median(0).values.masked_fill(answer.isnan(), 0)
-    return Cells(top.indices, top.values / batch, answer, rank)
+    answer = torch.cat(answer_shares).nanmean(0) if answer_shares else None
+    rank = None if answer is None else _median(torch.cat(ranks))
+    if real is None:
+        return Cells(top.indices, top.values / reader.view.batch, answer, rank)
+    count = real.sum(0).to(total.device)[:, None]
+    return Cells(top.indices.masked_fill(count == 0, -1), top.values / count, answer, rank)
+
+
+def _real(view: CacheView, positions: Sequence[int]) -> Bool[Tensor, "batch position"] | None:
+    """Which of these positions are not padding. None if no prompt has padding, or there is only one prompt."""
+    real = positions_of.real(view)
+    return None if view.batch == 1 or bool(real.all()) else real[:, list(positions)]
+
+
+def _median(ranks: Int[Tensor, "batch point position"]) -> Int[Tensor, "point position"]:
+    """The median over the prompts that have a rank (the better one of two middle ranks). 0 if none has one."""
+    known = ranks.double().masked_fill(ranks == 0, math.nan)
+    return known.nanmedian(0).values.nan_to_num(0.0).long()
 
 
 def answers_of(view: CacheView, target: Target, positions: Sequence[int]) -> Int[Tensor, "batch read token"]:

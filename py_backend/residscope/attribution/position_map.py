@@ -17,8 +17,10 @@ from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.lens_maps import LensMaps
-from residscope.cache.positions import assumed
+from residscope.cache.positions import assumed, real
 from residscope.cache.token_labels import padding_in_mean
+from residscope.cache.view import CacheView
+from residscope.compute.means import mean_over
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
 from residscope.terms import AttentionScore, Component, NormConvention, ShownBy, Target
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PositionMap:
     """The contribution of each component to the target at each position, in the target's unit.
+
+    In a mean over prompts, a position has the mean over the prompts in which it is not padding; NaN if there are none.
 
     `measured` is the model's own value at each position, or NaN if that value is not known. For `by="layer"`, the sum
     of the rows + constant = measured. For `by="accumulated"`, the last row + constant = measured.
@@ -84,7 +88,7 @@ def position_map(
         return _heads(targets, target, heads, logits, notes)
     norm, lens = (norm, lens) if by == "accumulated" else ("frozen", None)
     result = decomposed(targets.view, targets, Query(target, by, None, norm, lens=lens), logits)
-    values, measured = result.values.mean(1), result.measured.mean(0)
+    values, measured = _mean(targets.view, result.values, 1), _mean(targets.view, result.measured, 0)
     return PositionMap(result.components, values, measured, result.notes + notes, lacking(by, result.missing))
 
 
@@ -96,7 +100,7 @@ def _own_heads(
 
     view, wanted = targets.view, wanted_heads(targets.view, list(heads)) if heads else []
     result = by_head(targets, target, logits)
-    grid, measured = result.grid.mean(-2), result.measured.mean(0)
+    grid, measured = _mean(view, result.grid, 2), _mean(view, result.measured, 0)
     for layer, head in wanted:
         view.check_head(layer, head)
     rows = [grid[layer, head] for layer, head in wanted]
@@ -114,7 +118,7 @@ def _heads(
     reading = target_reading(targets, target, None, logits)
     readout = reading.readout()
     value = measured_value(reading, readout, targets, target, logits).value
-    measured = view.like.new_full((view.n_pos,), float("nan")) if value is None else value.mean(0)
+    measured = view.like.new_full((view.n_pos,), float("nan")) if value is None else _mean(view, value, 0)
     notes = changed(view) + reading.notes + notes
     if not heads:
         return PositionMap([], measured.new_zeros(0, view.n_pos), measured, notes)
@@ -131,7 +135,12 @@ def _heads(
         for head in [head for at, head in wanted if at == layer]:
             if head >= len(contributions):
                 raise ResidscopeError("head", f"Layer {layer} of this model has only {len(contributions)} heads.")
-            rows[layer, head] = contributions[head].mean(0)
+            check_finite(view, contributions[head])
+            rows[layer, head] = _mean(view, contributions[head], 0)
     values = torch.stack([rows[head] for head in wanted])
-    check_finite(view, values)
     return PositionMap([Component("head", *head) for head in wanted], values, measured, notes)
+
+
+def _mean(view: CacheView, values: Tensor, axis: int) -> Tensor:
+    """The mean over prompts, at each position over those in which it is not padding. One prompt stays as it is."""
+    return mean_over(values, axis, None if view.batch == 1 else ~real(view))

@@ -13,6 +13,7 @@ from residscope.base.packages import pandas
 from residscope.base.prompts import check_prompt_number
 from residscope.base.signed import signed
 from residscope.cache.segments import Segments
+from residscope.compute.means import mean_over
 from residscope.errors import ResidscopeError
 from residscope.terms import By, Component, FigureKind, Reduce, Target
 
@@ -50,8 +51,8 @@ class Attribution:
         target: The target, each answer as its tokens. None if items with different targets are combined.
         model: The model's name.
         neuronpedia: For `by="feature"`, the id of the SAE on Neuronpedia. Empty if its configuration has none.
-        padding: With `position="all"`: `[batch, pos]`, which positions are padding. None for other positions, and if it
-            is not known.
+        padding: With `position="all"`: `[batch, pos]`, which positions are padding. Means over prompts leave them out.
+            None for other positions, and if it is not known.
     """
 
     values: Float[Tensor, " component *each"]
@@ -113,13 +114,19 @@ class Attribution:
         return f"https://www.neuronpedia.org/{self.neuronpedia}/{int(number)}" if self.neuronpedia else None
 
     def mean(self) -> Float[Tensor, "component ..."]:
-        """Return the mean of each row over prompts."""
-        return self.values.mean(self.axes.index("batch"))
+        """Return the mean of each row over prompts. At a position, prompts in which it is padding are left out."""
+        return of_prompt(self, self.values, None)
 
     def std(self) -> Float[Tensor, "component ..."]:
-        """Return the standard deviation of each row over prompts. 0 for a single prompt."""
-        axis = self.axes.index("batch")
-        return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
+        """Return the standard deviation of each row over the prompts of `mean`. 0 for a single prompt."""
+        axis, left_out = self.axes.index("batch"), _left_out(self, self.values.ndim)
+        if left_out is None:
+            return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
+        from_mean = (self.values - self.mean().unsqueeze(axis)).masked_fill(
+            left_out.to(self.values.device), float("nan")
+        )
+        count = (~from_mean.isnan()).sum(axis)
+        return (from_mean.square().nansum(axis) / (count - 1).clamp(min=1)).sqrt().masked_fill(count == 0, float("nan"))
 
     def to_frame(self) -> DataFrame:
         """Return a pandas table: a row per label, a column per prompt (and per position or head, if there are any).
@@ -198,11 +205,15 @@ class Attribution:
 
         Args:
             k: The number of rows of each sign.
-            prompt: The prompt. None: the mean over prompts. Values are always averaged over positions and heads.
-                Positions without a value (with `targets.next_token()`, the last one and padding) are left out.
+            prompt: The prompt. None: the mean over prompts, without padding. Values are always averaged over positions
+                and heads. Positions without a value (with `targets.next_token()`, the last one) are left out.
         """
         values = self.values[: self.parts]
-        values = values if prompt is None else of_prompt(self, values, prompt)
+        left_out = _left_out(self, values.ndim)
+        if prompt is not None:
+            values = of_prompt(self, values, prompt)
+        elif left_out is not None:
+            values = values.masked_fill(left_out.to(values.device), float("nan"))
         means = values.reshape(self.parts, -1).nanmean(1)
         return [(self.components[i].label, float(means[i])) for i in strongest(means, k)]
 
@@ -243,11 +254,26 @@ class Attribution:
 def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:
     """Return the values of one prompt, or their mean over prompts. `values` may lack the first axes of the result.
 
+    At a position, the mean is over the prompts in which it is not padding. It is NaN if there is no such prompt.
+
     Raises:
         ResidscopeError: If there is no such prompt.
     """
     at = result.axes.index("batch") - (result.values.ndim - values.ndim)
-    return values.mean(at) if prompt is None else values.select(at, check_prompt_number(prompt, values.shape[at]))
+    if prompt is not None:
+        return values.select(at, check_prompt_number(prompt, values.shape[at]))
+    return mean_over(values, at, _left_out(result, values.ndim))
+
+
+def _left_out(result: Attribution, axes: int) -> Bool[Tensor, ...] | None:
+    """Which values are left out of a mean over prompts, for the last axes of the result. None: none of them."""
+    padding = result.padding
+    if padding is None or len(padding) == 1 or not bool(padding.any()):
+        return None
+    if "pos" in result.axes:
+        return padding
+    destinations = padding.T[:, None]  # [destination, head, batch]
+    return destinations if axes < len(result.axes) else destinations | padding.T[:, None, None]
 
 
 def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:

@@ -46,17 +46,17 @@ NO_TOKEN = "no token follows"
 class TokenLens:
     """The most likely tokens at points of the residual stream.
 
-    For the mean over prompts, probabilities are averaged.
+    For the mean over prompts, probabilities are averaged, at each position over the prompts in which it is not padding.
 
     Attributes:
         points: The points along the first axis: `"3_pre"`, `"3_mid"`, `"final_post"`.
         positions: The positions along the second axis.
         tokens: The texts of the most likely tokens, most likely first: `tokens[point][position][k]`.
-        ids: `[point, position, k]`, the ids of these tokens.
-        probabilities: `[point, position, k]`, the probabilities of these tokens, 0 to 1.
+        ids: `[point, position, k]`, the ids of these tokens. In the mean, −1 where every prompt has padding.
+        probabilities: `[point, position, k]`, the probabilities of these tokens, 0 to 1; NaN where ids are −1.
         answer_probability: `[point, position]`, the answer's probability. If a prompt has several answers, the
-            probability of the most likely one. NaN if no token follows in one of these prompts. None if there is no
-            answer token, for example for a direction.
+            probability of the most likely one. NaN where no token follows. In the mean, prompts without one are left
+            out. None if there is no answer token, for example for a direction.
         rank: `[point, position]`, the answer's rank. 1 is the most likely token. For the mean over prompts: the median
             of the prompts' ranks (the better one of two middle ranks). 0 where `answer_probability` is NaN. None if
             there is no answer token.
@@ -232,7 +232,7 @@ def read_lens(
         return torch.cat([torch.stack([getattr(cells, name) for cells in column]) for column in columns], dim=1)
 
     ids, probabilities = joined("ids"), joined("probabilities")
-    named = {id: targets.vocabulary.text(id) for id in set(ids.flatten().tolist())}
+    named = {id: "" if id < 0 else targets.vocabulary.text(id) for id in set(ids.flatten().tolist())}
     texts = [[[named[id] for id in cell] for cell in row] for row in ids.tolist()]
     answer, rank = (None, None) if answers is None else (joined("answer"), joined("rank"))
     if Component("final_post") in wanted and not (maps is not None and maps.is_mapped(Component("final_post"))):

@@ -37,22 +37,43 @@ def token_texts(view: CacheView, prompt: int | None) -> list[str]:
 
 
 def mean_of_padded(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
-    """Return notes on a mean over prompts that includes padding, or possible padding, at positions of the window."""
+    """Return notes on a mean of attention maps over prompts: on padding that was left out, and on what was assumed."""
     if prompt is not None or view.batch == 1:
         return []
-    return padding_in_mean(view, prompt, window) or positions.assumed(view)
+    cells = "a cell is the mean over the prompts in which neither its destination nor its source is padding"
+    return padding_in_mean(view, prompt, window, cells) + positions.assumed(view)
 
 
-def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
-    """Return a note if a mean over prompts includes positions that are padding in some prompts."""
+def padding_in_mean(
+    view: CacheView,
+    prompt: int | None,
+    window: range | None = None,
+    means: str = "the mean at a position is over the prompts in which it is not padding",
+) -> list[str]:
+    """Return a note if, in a mean over prompts, prompts are left out at positions where they are padding.
+
+    Args:
+        view: The cache.
+        prompt: The prompt. None: the mean.
+        window: The positions that are shown. None: all positions.
+        means: What is a mean over which prompts, in words.
+    """
     if prompt is not None or view.batch == 1:
         return []
     window = window or range(view.n_pos)
-    ends = zip(positions.first(view), positions.last(view), strict=True)
-    padded = sum(window.start < first or window.stop - 1 > last for first, last in ends)
+    first, last = positions.first(view), positions.last(view)
+    padded = sum(window.start < begin or window.stop - 1 > end for begin, end in zip(first, last, strict=True))
     if not padded:
         return []
-    return [f"{padded} of {view.batch} prompts are padded: at some positions the mean includes their padding."]
+    note = f"{padded} of {view.batch} prompts are padded: {means}."
+    other = next((at for at, begin in enumerate(first) if begin != first[0]), None)
+    if other is not None:
+        at = max(first[0], first[other])
+        note += (
+            f" Because of padding, prompts begin at different positions: position {at} is token {at - first[0]} of "
+            f"prompt 0, but token {at - first[other]} of prompt {other} (counted from 0)."
+        )
+    return [note]
 
 
 def _common(column: list[int], text: Callable[[int], str], special: frozenset[int]) -> TokenLabel:

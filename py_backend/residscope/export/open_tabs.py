@@ -171,7 +171,7 @@ def _positions(script: Script) -> list[str]:
     norm = {"norm": '"recomputed"'} if (shown.by, shown.norm) == ("accumulated", "recomputed") else {}
     if shown.by == "accumulated":
         norm |= script.transport
-    which = "attribution.values.mean(1)" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
+    which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     rows: list[str] = []
     if shown.by == "head":
         if not shown.heads:

@@ -71,6 +71,8 @@ def down_sampled(
 ) -> Float[Tensor, "map block_row block_column"]:
     """Return smaller maps, with one value for each block of `step` × `step` cells.
 
+    Cells with NaN are left out. A block is NaN if all its cells are.
+
     Args:
         maps: The maps.
         step: The side length of a block. Blocks at the lower and right edges may have fewer cells.
@@ -78,6 +80,14 @@ def down_sampled(
     """
     if step == 1:
         return maps
+    if bool(maps.sum().isnan()):  # the sum is faster, and usually enough
+        known = ~maps.isnan()
+        counts = _in_blocks(_blocks(known.float(), step).sum(2), step).sum(-1)
+        found = down_sampled(maps.masked_fill(~known, 0.0), step, pool)
+        if pool == "mean":
+            down, across = (_sizes(size, step, maps) for size in maps.shape[1:])
+            found = found * (down[:, None] * across) / counts
+        return found.masked_fill(counts == 0, float("nan"))
     if pool == "mean":
         down, across = (_sizes(size, step, maps) for size in maps.shape[1:])
         return _in_blocks(_blocks(maps, step).sum(2), step).sum(-1) / (down[:, None] * across)

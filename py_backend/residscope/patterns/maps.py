@@ -34,7 +34,8 @@ class Attention:
 
     Attributes:
         values: `[head, destination, source]`. 0 to 1 for `"pattern"`, lengths of vectors in the residual stream for
-            `"value"`, signed values in the target's unit for `"contribution"`.
+            `"value"`, signed values in the target's unit for `"contribution"`. In the mean, a cell is the mean over the
+            prompts in which neither its destination nor its source is padding; NaN if there are none.
         heads: The heads' names, `["L9H9", …]`.
         tokens: The label of each position, as in the panel: the token, "∗" if prompts differ there, or the position if
             the cache holds no token ids.

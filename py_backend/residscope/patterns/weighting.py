@@ -25,6 +25,7 @@ from residscope.attribution.head_split import adds_up, projection_adds_up, unche
 from residscope.attribution.rounding import floor_of, source_tolerance
 from residscope.attribution.sources import SourceContributions, contributions_along, not_from_sources
 from residscope.attribution.stream_target import StreamTarget
+from residscope.cache import positions
 from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm
@@ -41,7 +42,7 @@ from residscope.session.change_notes import cache_changed, changed, weights_chan
 from residscope.terms import Pool, Weighting
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
 T = TypeVar("T")
@@ -63,6 +64,9 @@ WeightedRows = Callable[[slice, slice], "Tensor"]
 @dataclass
 class WeightedAttention:
     """Attention maps of heads in one weighting, of one prompt or of the mean over prompts.
+
+    A cell of the mean is the mean over the prompts in which its destination and its source are real tokens. It is NaN
+    if there is no such prompt.
 
     Attributes:
         view: The cache.
@@ -150,7 +154,9 @@ class WeightedAttention:
         if len(heads) * len(self.prompts) * len(part.rows) ** 2 > STRIP:
             return None
         stream_target = None if self.stream_target is None else self.stream_target.key
-        memo = self.view.memo.part("maps", self.weighting, self.prompt, stream_target)
+        real = self._real  # padding depends on the tokenizer, which the user may change
+        left_out = None if real is None else tuple(real.flatten().tolist())
+        memo = self.view.memo.part("maps", self.weighting, self.prompt, stream_target, left_out)
         found: tuple[Tensor, list[str]] | tuple[()] | None = memo.get(layer)
         if found is None:
             every = WeightedAttention(self.view, self.weighting, self.prompt, self.stream_target)
@@ -197,43 +203,66 @@ class WeightedAttention:
         for block in blocks(heads, CELLS // cells):
             prompt_count = max(1, CELLS // (cells * len(block)))  # prompts at a time
             weighted = [
-                self._weighted(range(prompts[0], prompts[-1] + 1), layer, block, part)
+                (
+                    range(prompts[0], prompts[-1] + 1),
+                    self._weighted(range(prompts[0], prompts[-1] + 1), layer, block, part),
+                )
                 for prompts in blocks(self.prompts, prompt_count)
             ]
             for few in blocks(range(len(block)), budget // (cells * min(prompt_count, len(self.prompts)))):
                 height = budget // (len(part.columns) * len(few) * min(prompt_count, len(self.prompts)))
                 rows = blocks(part.rows, max(height - height % step, step))
-                yield [block[i] for i in few], self._averaged(weighted, layer, block, few, rows)
+                yield [block[i] for i in few], self._averaged(weighted, layer, block, few, rows, part.columns)
         if self._unexplained:
             self._note([not_from_sources(self._unexplained)])
 
     def _averaged(
         self,
-        weighted: Sequence[WeightedRows],
+        weighted: Sequence[tuple[range, WeightedRows]],
         layer: int,
         heads: Sequence[int],
         few: Sequence[int],
         strips: Iterator[Sequence[int]],
+        columns: range,
     ) -> Iterator[Tensor]:
         """The mean over prompts of the maps of a few of these heads, strip by strip."""
+        real, own = self._real, [heads[i] for i in few]
         for rows in strips:
-            maps = None
-            for weighted_rows in weighted:
+            maps = count = None
+            for prompts, weighted_rows in weighted:
                 strip = weighted_rows(slice(few[0], few[-1] + 1), slice(rows[0], rows[-1] + 1))
+                if real is not None:
+                    cells = _pairs(real[prompts.start : prompts.stop].to(strip.device), rows, columns)
+                    strip = strip.masked_fill(~cells[:, None], 0)
+                    count = cells.sum(0) if count is None else count + cells.sum(0)
                 strip = strip[0] if strip.shape[0] == 1 else strip.sum(0)
                 maps = strip if maps is None else maps + strip
             if maps is not None:
-                maps = maps / len(self.prompts) if len(self.prompts) > 1 else maps
-                self._check_finite(maps, layer, [heads[i] for i in few])
-                yield maps
+                self._check_finite(maps, layer, own)
+                yield maps / (len(self.prompts) if count is None else count) if len(self.prompts) > 1 else maps
+
+    @cached_property
+    def _real(self) -> Bool[Tensor, "batch pos"] | None:
+        """Which positions are not padding. None if no prompt has padding, or only one prompt is shown."""
+        real = positions.real(self.view)
+        return None if len(self.prompts) == 1 or bool(real.all()) else real
+
+    def _row_mean(self, rows: Float[Tensor, "batch source"], where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
+        """The mean over prompts of one row of each prompt's map."""
+        if self._real is None:
+            row = rows.mean(0)
+            check_finite(self.view, row)
+            return row
+        real = (self._real & self._real.gather(1, where.cpu()[:, None])).to(rows.device)
+        total = rows.masked_fill(~real, 0).sum(0)
+        check_finite(self.view, total)
+        return total / real.sum(0)
 
     def pattern_row(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """Return a head's attention from one destination to each source, as the mean over prompts."""
         prompts = self.prompts
         rows = some_pattern(self.view.only(prompts), where[prompts.start : prompts.stop], layer, [head])
-        row = working(rows)[:, 0, 0].mean(0)
-        check_finite(self.view, row)
-        return row
+        return self._row_mean(working(rows)[:, 0, 0], where)
 
     def source_contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """Return a head's source contributions (logits) at one destination of each prompt, as the mean over prompts."""
@@ -243,10 +272,9 @@ class WeightedAttention:
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
         found = self._contributions(prompts, layer, [head], where[prompts.start : prompts.stop])
-        row = self._checked(found, layer, ALL, ALL, ALL)[:, 0, 0].mean(0)
+        row = self._row_mean(self._checked(found, layer, ALL, ALL, ALL)[:, 0, 0], where)
         if self._unexplained:
             self._note([not_from_sources(self._unexplained)])
-        check_finite(self.view, row)
         return row
 
     @property
@@ -289,7 +317,8 @@ class WeightedAttention:
     def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
         """Contributions of all sources. If their sum is not the heads' contribution, `_unexplained` is set."""
         contributions, floor = found.part(heads, rows, columns), floor_of(self._stream_target.target)
-        unexplained = float((contributions.sum(-1) - found.measured[:, heads, rows]).abs().max())
+        gaps = (contributions.sum(-1) - found.measured[:, heads, rows]).abs()
+        unexplained = float(gaps.nan_to_num(0.0).max())  # NaN is refused elsewhere, if it is not on padding
         if unexplained > source_tolerance(self._step(layer), contributions, -1, floor):
             self._unexplained = max(self._unexplained, unexplained)
         return contributions
@@ -307,6 +336,17 @@ class WeightedAttention:
 
     def _note(self, notes: Sequence[str]) -> None:
         self.notes.extend(note for note in notes if note not in self.notes)
+
+
+def _pairs(real: Bool[Tensor, "batch pos"], rows: Sequence[int], columns: range) -> Bool[Tensor, "batch row column"]:
+    """Which destinations and sources are both real.
+
+    With past keys or a prefix, there are more sources than positions, and it is not known which sources are padding.
+    """
+    destinations = real[:, rows[0] : rows[-1] + 1, None]
+    if columns.stop > real.shape[1]:
+        return destinations.expand(-1, -1, len(columns))
+    return destinations & real[:, None, columns.start : columns.stop]
 
 
 _CHANGED_BEFORE_W_O = (

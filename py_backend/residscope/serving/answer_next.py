@@ -43,7 +43,8 @@ def next_tokens(context: RequestContext, request: ReadNextTokens) -> tuple[NextT
             f"The prompt has {view.n_pos:,} positions, and the tokens above are coloured up to {MOST_POSITIONS:,}: "
             "attribute a part of it in Python.",
         )
-    notes = assumed(view) + padding_in_mean(view, prompt)
+    means = "the mean at a position is over the prompts in which a token follows it"
+    notes = assumed(view) + padding_in_mean(view, prompt, means=means)
     targets, target = context.targets, context.targets.resolve(msgspec.structs.replace(request.target, through=[]))
     if prompt is not None:  # so that the other prompts are not computed
         targets, target = targets.only(target, range(prompt, prompt + 1))
@@ -78,7 +79,7 @@ def next_tokens(context: RequestContext, request: ReadNextTokens) -> tuple[NextT
         missing=[] if rows is None else lacking(rows.by, rows.missing),
     )
     ranks = rank[0] if is_single else rank.new_full((view.n_pos,), float("nan"))
-    return reply, [float32(found.log_prob.mean(0)), float32(ranks), float32(layers), heads]
+    return reply, [float32(_mean(found.log_prob, 0)), float32(ranks), float32(layers), heads]
 
 
 def _rows(targets: Targets, target: Target, logits: Tensor | None) -> tuple[Attribution | None, list[str]]:
@@ -101,14 +102,19 @@ def _maps(rows: Attribution | None, targets: Targets) -> tuple[Float[Tensor, "la
     layers = view.like.new_full((view.n_layers, view.n_pos), float("nan"))
     if rows is None:
         return layers, b""
-    values = rows.values.mean(1)
+    values = _mean(rows.values, 1)
     for layer in range(view.n_layers):
         of_layer = [i for i, row in enumerate(rows.components) if row.layer == layer]
         if of_layer:
             layers[layer] = values[of_layer].sum(0)
     if rows.by != "head" or 4 * view.n_layers * view.n_heads * view.n_pos > MOST_BYTES:
         return layers, b""
-    return layers, float32(rows.grid.mean(-2))
+    return layers, float32(_mean(rows.grid, 2))
+
+
+def _mean(values: Tensor, axis: int) -> Tensor:
+    """The mean over the prompts in which a token follows. In the others, the value is NaN."""
+    return values.nanmean(axis)
 
 
 def _neurons(targets: Targets, target: Target, logits: Tensor | None, names: list[str]) -> Float[Tensor, "neuron pos"]:
@@ -123,5 +129,5 @@ def _neurons(targets: Targets, target: Target, logits: Tensor | None, names: lis
         for place in places:
             if place[0] == layer and place not in of_layer:
                 raise ResidscopeError("neuron", f"Layer {layer} of this model has no neuron {place[1]}.")
-        rows |= {place: found.values[of_layer[place]].mean(0) for place in places if place[0] == layer}
+        rows |= {place: _mean(found.values[of_layer[place]], 0) for place in places if place[0] == layer}
     return torch.stack([rows[place] for place in places])

@@ -257,7 +257,11 @@ def lens_cells(
     lens = context.lens_of(request.transport) if isinstance(request, ReadTokenLens) else None
     maps = None if lens is None else lens.on(context.view)
     found = read_lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm, maps)
-    parts: list[Any] = [found.tokens, found.probabilities.tolist()]
+    has_token = (found.ids[..., 0] >= 0).tolist()  # a cell is empty if every prompt has padding there
+    parts: list[Any] = [
+        [[v if has else [] for v, has in zip(*row, strict=True)] for row in zip(values, has_token, strict=True)]
+        for values in (found.tokens, found.probabilities.tolist())
+    ]
     if found.answer_probability is not None and found.rank is not None:
         # Where no token follows, there is no answer.
         known = found.answer_probability.isfinite().tolist()

@@ -15,7 +15,8 @@ class AttentionBuffer(msgspec.Struct, frozen=True):
     """Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
 
     A map is float16, or float32 if it is `wide`. For a `triangle`, only the cells on and below the diagonal are sent,
-    row by row. The others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
+    row by row. The others are 0. In the mean over prompts, a cell whose destination or source is padding in every
+    prompt is NaN. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
     target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
     at the requested destination (for the mean over prompts, at each prompt's own destination).
     """
@@ -68,7 +69,7 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
 class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
     """The maps of all heads of a layer, each at most `side` cells wide. Each block shows its cell farthest from zero.
 
-    Buffer 0 is int8 [head, side, side]. Its unit is 1/127 of the head's entry in `limits`.
+    Buffer 0 is int8 [head, side, side]. Its unit is 1/127 of the head's entry in `limits`. −128 is an empty cell.
     """
 
     takes_long = "large caches"
@@ -84,7 +85,7 @@ class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
     """Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
 
     A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
-    (`notes` give the reason), or a value is not finite. Its cells are then 0.
+    (`notes` give the reason), or a value is infinite. Its cells are then 0.
     """
 
     layer: int

@@ -128,12 +128,14 @@ def scaled(tensor: Tensor) -> tuple[float, bytes]:
 def int8(tensor: Tensor) -> tuple[float, Tensor]:
     """Return a tensor's largest absolute value, and the tensor as int8 in units of 1/127 of this value.
 
-    int8 has no NaN and no infinity. If the tensor has such a value, the largest value is not finite, and all cells
-    are 0.
+    −128 stands for NaN. int8 has no infinity: if the tensor has one, or only NaN, the largest value is not finite, and
+    all cells are 0.
     """
     import torch
 
-    limit = float(tensor.abs().max())
-    if not limit or not math.isfinite(limit):
+    unknown = tensor.isnan()
+    limit = math.nan if bool(unknown.all()) else float(tensor.abs().masked_fill(unknown, 0.0).max())
+    if not math.isfinite(limit):
         return limit, torch.zeros(tensor.shape, dtype=torch.int8, device="cpu")
-    return limit, (tensor * (127 / limit)).round().to(torch.int8).cpu()
+    cells = (tensor * (127 / limit if limit else 0.0)).nan_to_num(0.0).round().masked_fill(unknown, -128)
+    return limit, cells.to(torch.int8).cpu()

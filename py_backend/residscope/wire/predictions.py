@@ -23,7 +23,7 @@ class LensCell(msgspec.Struct, frozen=True):
 class ReadTokenLens(Request, frozen=True, tag="token-lens"):
     """The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
 
-    For the mean over prompts, probabilities are averaged.
+    For the mean over prompts, probabilities are averaged. A cell is empty if its position is padding in every prompt.
     """
 
     takes_long = "large caches"
@@ -55,7 +55,8 @@ class ReadNextTokens(Request, frozen=True, tag="next-tokens"):
     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
     the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some
     heads). If `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. Numbers are NaN
-    where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN.
+    where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN, and
+    a position has the mean over the prompts in which a token follows.
     """
 
     takes_long = "large caches"

@@ -2,6 +2,9 @@
 import type { Rgb } from "./colours";
 import { isMasked } from "./matrix";
 
+/** The value of a cell that is not known. */
+export const EMPTY = -128;
+
 /** `cells` [side, side] are in units of 1/127 of `limit`, row-major. */
 export function paintThumbnail(
   canvas: HTMLCanvasElement,
@@ -16,7 +19,7 @@ export function paintThumbnail(
   const image = new ImageData(side, side);
   const data = image.data;
   for (let i = 0; i < cells.length; i += 1) {
-    const value = ((cells[i] ?? 0) / 127) * limit;
+    const value = cells[i] === EMPTY ? NaN : ((cells[i] ?? 0) / 127) * limit;
     if (isMasked(value, Math.floor(i / side), i % side)) continue;
     const [r, g, b] = colour(value);
     data[i * 4] = r;

@@ -351,7 +351,7 @@ export interface Span {
 /**
  * The maps of all heads of a layer, each at most `side` cells wide. Each block shows its cell farthest from zero.
  *
- *     Buffer 0 is int8 [head, side, side]. Its unit is 1/127 of the head's entry in `limits`.
+ *     Buffer 0 is int8 [head, side, side]. Its unit is 1/127 of the head's entry in `limits`. −128 is an empty cell.
  */
 export interface ReadThumbnails {
   kind: "thumbnails";
@@ -408,7 +408,7 @@ export interface MapPositions {
 /**
  * The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
  *
- *     For the mean over prompts, probabilities are averaged.
+ *     For the mean over prompts, probabilities are averaged. A cell is empty if its position is padding in every prompt.
  */
 export interface ReadTokenLens {
   kind: "token-lens";
@@ -433,7 +433,8 @@ export interface ReadTokenLens {
  *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
  *     the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some
  *     heads). If `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. Numbers are NaN
- *     where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN.
+ *     where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN, and
+ *     a position has the mean over the prompts in which a token follows.
  */
 export interface ReadNextTokens {
   kind: "next-tokens";
@@ -1031,7 +1032,8 @@ export interface AttentionReply {
  * Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
  *
  *     A map is float16, or float32 if it is `wide`. For a `triangle`, only the cells on and below the diagonal are sent,
- *     row by row. The others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
+ *     row by row. The others are 0. In the mean over prompts, a cell whose destination or source is padding in every
+ *     prompt is NaN. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
  *     target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
  *     at the requested destination (for the mean over prompts, at each prompt's own destination).
  */
@@ -1151,7 +1153,7 @@ export interface WithoutReply {
  * Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
  *
  *     A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
- *     (`notes` give the reason), or a value is not finite. Its cells are then 0.
+ *     (`notes` give the reason), or a value is infinite. Its cells are then 0.
  */
 export interface ThumbnailsReply {
   kind: "thumbnails";
@@ -1545,4 +1547,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "2e9bac03a8c5";
+export const WIRE = "655acf247bbe";

@@ -68,6 +68,7 @@ export function cellSentence(
   if (pane.step > 1) return blockSentence(store, pane, weighting, head, q, k);
   const at = (map: Float32Array | undefined): number => map?.[indexOf(pane, q, k)] ?? NaN;
   const pattern = at(pane.maps.pattern);
+  if (isPadding(pane, pattern)) return [`${head}: no prompt has tokens at both destination ${q} and source ${k}`];
   if (k > q && !(pattern > 0))
     return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
   const value = weighting === "value" && pane.maps.value ? `, value-weighted ${length(at(pane.maps.value))}` : "";
@@ -84,6 +85,9 @@ export function cellSentence(
   ];
 }
 
+/** Whether a cell is empty because its destination or its source is padding in every prompt of the mean. */
+const isPadding = ({ maps }: Pane, value: number): boolean => maps.pattern !== undefined && Number.isNaN(value);
+
 /** Only the numbers of a cell: “0.79, +1.93”; null if the cell is masked. */
 export function cellNumbers(
   store: Store,
@@ -95,7 +99,7 @@ export function cellNumbers(
 ): string | null {
   const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
   const pattern = at("pattern");
-  if (k > q && !(pattern > 0)) return null;
+  if (isPadding(pane, pattern) || (k > q && !(pattern > 0))) return null;
   const value = weighting === "value" && pane.maps.value ? `, ${length(at("value"))}` : "";
   const added = contributionAt(attention, pane, store, q, k);
   return `${written("pattern", pattern)}${value}${added === null ? "" : `, ${signed(added, store.largest.value)}`}`;
@@ -105,6 +109,8 @@ export function cellNumbers(
 function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
   const { rows, columns } = blockOf(pane, q, k);
   const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
+  if (isPadding(pane, at("pattern")))
+    return [`${head}: no prompt has tokens at both destinations ${spanWords(rows)} and sources ${spanWords(columns)}`];
   if (columns.start >= rows.stop && !(at("pattern") > 0))
     return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
   const kind = store.pool.value === "peak" ? "strongest" : "mean";

@@ -2,6 +2,7 @@
 // scrolling does not cause a long queue.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
+import { EMPTY } from "../../draw/thumbnail";
 import { isOutdated } from "../../state/loader";
 import { thumbnails } from "../../state/questions";
 import type { Weighting } from "../../state/store";
@@ -16,7 +17,7 @@ export interface LayerOfThumbnails {
   key: string;
   weighting: Weighting;
   side: number;
-  /** [head, side, side], in units of 1/127 of the head's limit. */
+  /** [head, side, side], in units of 1/127 of the head's limit; `EMPTY` if not known. */
   cells: Int8Array;
   /** The largest absolute value of each head; NaN if the head does not exist, or its values are not known. */
   limits: number[];
@@ -117,6 +118,6 @@ export function largest({ cells, side, limits }: LayerOfThumbnails, head: number
   const cellsOfHead = cells.subarray(head * side * side, (head + 1) * side * side);
   const limit = limits[head] ?? NaN;
   let most = 0;
-  for (const cell of cellsOfHead) if (Math.abs(cell) > Math.abs(most)) most = cell;
+  for (const cell of cellsOfHead) if (cell !== EMPTY && Math.abs(cell) > Math.abs(most)) most = cell;
   return most < 0 ? -limit : limit;
 }

@@ -1,0 +1,317 @@
+"""A mean over padded prompts is, at each position, the mean over the prompts in which it is not padding.
+
+Expected values: each prompt is run alone, without padding, and its values are averaged in float64, cell by cell.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import residscope
+from residscope import targets
+from residscope.cache.view import CacheView
+from residscope.patterns import weighting as weightings
+from residscope.patterns.downsampling import down_sampled
+from residscope.serving.service import Service
+from residscope.wire.protocol import (
+    BlendAttention,
+    MapPositions,
+    ReadAttention,
+    ReadNextTokens,
+    ReadThumbnails,
+    ReadTokenLens,
+    Shown,
+)
+from tests.support import tiny
+from tests.support.copied import ran, written
+from tests.support.rows import labels_of
+
+PROMPTS = [[5, 6, 7, 5, 6], [9, 10, 9], [11, 12, 11, 12]]
+OFFSETS = {"right": (0, 0, 0), "left": (2, 4, 3), "both": (2, 0, 1)}
+WIDTH = 7
+PAIRS = [("w5", "w9"), ("w6", "w8"), ("w9", "w5")]
+WEIGHTINGS = ("pattern", "value", "contribution")
+HEADS = ["L2H3", "L0H1"]
+
+
+@pytest.fixture(scope="module", params=OFFSETS)
+def padded(request):
+    """Three prompts of different lengths in rows of seven tokens, and the runs of each prompt alone."""
+    model, offsets = tiny.boot("llama"), OFFSETS[request.param]
+    tokens = torch.full((3, WIDTH), model.tokenizer.pad_token_id)
+    mask = torch.zeros(3, WIDTH, dtype=torch.long)
+    alone = []
+    with torch.no_grad():
+        for row, (offset, prompt) in enumerate(zip(offsets, PROMPTS, strict=True)):
+            tokens[row, offset : offset + len(prompt)] = torch.tensor(prompt)
+            mask[row, offset : offset + len(prompt)] = 1
+            alone.append(model.run_with_cache(torch.tensor([prompt]))[1])
+        _, cache = model.run_with_cache(tokens, attention_mask=mask)
+    return SimpleNamespace(side=request.param, cache=cache, alone=alone, mask=mask, offsets=offsets)
+
+
+def mean_of(run, each: list[torch.Tensor], axes: int) -> torch.Tensor:
+    """Return the mean of values `[…, position]` or `[…, destination, source]` of the prompts, cell by cell."""
+    shape = each[0].shape[: each[0].ndim - axes]
+    total, count = torch.zeros(*shape, *[WIDTH] * axes).double(), torch.zeros([WIDTH] * axes).double()
+    for offset, values in zip(run.offsets, each, strict=True):
+        for place in product(range(values.shape[-1]), repeat=axes):
+            there = tuple(offset + at for at in place)
+            total[(..., *there)] += values[(..., *place)].double()
+            count[there] += 1
+    return total / count
+
+
+def same(found, true: torch.Tensor) -> None:
+    found = found.double() if isinstance(found, torch.Tensor) else torch.tensor(np.array(found, dtype=float))
+    torch.testing.assert_close(found, true.double(), atol=2e-5, rtol=2e-4, equal_nan=True)
+
+
+def maps_of(run, weighting: str) -> torch.Tensor:
+    each = [
+        residscope.attention(cache, HEADS, weighting=weighting, answers=answers).values
+        for cache, answers in zip(run.alone, PAIRS, strict=True)
+    ]
+    return mean_of(run, each, 2)
+
+
+def sent(service: Service, request, kind) -> tuple[torch.Tensor, list[str]]:
+    """Return a map as the service sends it, and its notes."""
+    reply, buffers = service.reply(request)
+    parts = getattr(reply, "parts", None) or [reply.part]
+    part, buffer = next((p, b) for p, b in zip(parts, buffers, strict=True) if p.what == kind)
+    assert part.wide or kind in ("reads", "brings")
+    values = torch.from_numpy(np.frombuffer(buffer, np.float32).copy()) * part.scale
+    if not part.triangle:
+        return (values if kind in ("reads", "brings") else values.unflatten(0, (WIDTH, WIDTH))), reply.notes
+    square = torch.zeros(WIDTH, WIDTH)
+    square[torch.ones(WIDTH, WIDTH).tril().bool()] = values
+    return square, reply.notes
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_attention_maps(padded, weighting, monkeypatch):
+    true = maps_of(padded, weighting)
+    if weighting == "pattern":
+        own = [cache["pattern", 2][0, 3] for cache in padded.alone]
+        same(true[0], mean_of(padded, own, 2))
+    result = residscope.attention(padded.cache, HEADS, weighting=weighting, answers=PAIRS)
+    same(result.values, true)
+    assert bool(result.values.isnan().any())  # some position is padding in every prompt, or no prompt has both
+    assert any("a cell is the mean over the prompts in which neither" in note for note in result.notes)
+    assert any("begin at different positions" in note for note in result.notes) == (padded.side != "right")
+    assert result.to_plotly().to_json()
+    assert repr(result)
+    monkeypatch.setattr(weightings, "CELLS", 100)
+    monkeypatch.setattr(weightings, "STRIP", 20)
+    same(residscope.attention(padded.cache, HEADS, weighting=weighting, answers=PAIRS).values, true)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_attention_maps_of_the_panel_and_its_code(padded, weighting):
+    service = Service(padded.cache)
+    target, true = service.targets().resolve(PAIRS), maps_of(padded, weighting)
+    one, notes = sent(service, ReadAttention(2, 3, target, weighting=weighting), weighting)
+    same(one, true[0])
+    assert any("neither its destination nor its source is padding" in note for note in notes)
+    shown = Shown(target, heads=HEADS, weighting=weighting)
+    same(ran(written(service, "attention", shown), cache=padded.cache), true)
+    every = [residscope.attention(padded.cache, [(2, head) for head in range(4)], weighting=weighting, answers=PAIRS)]
+    layer = every[0].values.sum(0) if weighting == "contribution" else every[0].values.mean(0)
+    same(sent(service, BlendAttention(2, target, weighting=weighting), weighting)[0], layer)
+    for side in (WIDTH, 4):
+        reply, [buffer] = service.reply(ReadThumbnails(2, target, weighting=weighting, side=side))
+        cells = torch.from_numpy(np.frombuffer(buffer, np.int8).copy()).view(4, reply.side, reply.side)[3]
+        small = down_sampled(true[:1], 1 if side == WIDTH else 2)[0]
+        assert bool((cells == -128).equal(small.isnan()))
+        found = (cells.double() * reply.limits[3] / 127).masked_fill(cells == -128, math.nan)
+        torch.testing.assert_close(found, small, atol=reply.limits[3] / 250, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("position", ["last", 2, 4])
+def test_what_the_tokens_above_are_coloured_by(padded, position):
+    """Each prompt's own destination, or the same destination in all prompts."""
+    service = Service(padded.cache)
+    target = service.targets().resolve(PAIRS)
+    for kind, weighting in (("reads", "pattern"), ("brings", "contribution")):
+        total, count = torch.zeros(WIDTH).double(), torch.zeros(WIDTH).double()
+        for cache, answers, offset, prompt in zip(padded.alone, PAIRS, padded.offsets, PROMPTS, strict=True):
+            at = len(prompt) - 1 if position == "last" else position - offset
+            if 0 <= at < len(prompt):
+                maps = residscope.attention(cache, "L2H3", weighting=weighting, answers=answers).values[0]
+                total[offset : offset + len(prompt)] += maps[at]
+                count[offset : offset + len(prompt)] += 1
+        found, _ = sent(service, ReadAttention(2, 3, target, position=position), kind)
+        same(found, total / count)
+
+
+def test_two_runs(padded):
+    service = Service(padded.cache)
+    target, true = service.targets().resolve(PAIRS), maps_of(padded, "pattern")
+    result = residscope.compare_attention(padded.cache, padded.cache, HEADS)
+    same(result.first.values, true)
+    same(result.values, true * 0)
+    assert any("neither its destination" in note for note in result.notes)
+    assert service.reply(ReadAttention(2, 3, target, prompt=0))[0].notes == []
+
+
+def test_with_padding_that_counts_as_real_all_prompts_count(padded):
+    service = Service(padded.cache)
+    target = service.targets().resolve(PAIRS)
+    true = padded.cache["pattern", 2][:, 3].double().mean(0)
+    for padding in ("none", "found"):
+        request = ReadAttention(2, 3, target, padding=padding)
+        one, notes = sent(service, request, "pattern")
+        assert bool(one.isnan().any()) == (padding == "found")
+        if padding == "none":
+            same(one, true)
+            assert not any("neither its destination" in note for note in notes)
+    ones = torch.ones(3, WIDTH, dtype=torch.long)
+    same(residscope.attention(padded.cache, "L2H3", attention_mask=ones).values[0], true)
+
+
+def test_of_one_prompt_all_cells_are_shown(padded):
+    for at in range(3):
+        one = residscope.attention(padded.cache, "L2H3", prompt=at)
+        same(one.values[0], padded.cache["pattern", 2][at, 3])
+
+
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
+def test_the_position_map(padded, by):
+    each = [
+        residscope.attribute(cache, answers, by=by, position="all")
+        for cache, answers in zip(padded.alone, PAIRS, strict=True)
+    ]
+    result = residscope.attribute(padded.cache, PAIRS, by=by, position="all")
+    true = mean_of(padded, [one.values[:, 0] for one in each], 1)
+    same(result.mean(), true)
+    same(result.to_plotly(rows=result.labels).data[0].z, true)
+    rows = [one.values[:, 0].double() for one in each]
+    assert [name for name, _ in result.top(3)] == [
+        result.labels[at]
+        for at in residscope.attribution.result.strongest(torch.cat(rows, 1).mean(1)[: result.parts], 3)
+    ]
+    for place in range(WIDTH):
+        there = [
+            one[:, place - at] for one, at in zip(rows, padded.offsets, strict=True) if 0 <= place - at < one.shape[1]
+        ]
+        spread = torch.stack(there).std(0, correction=int(len(there) > 1)) if there else true[:, place]
+        same(result.std()[:, place], spread)
+    service = Service(padded.cache)
+    target = service.targets().resolve(PAIRS)
+    heads = HEADS if by == "head" else []
+    reply, buffers = service.reply(MapPositions(by, target, heads=heads))
+    found = np.frombuffer(buffers[0], np.float32).reshape(-1, WIDTH)
+    same(found, true[[each[0].labels.index(label) for label in labels_of(reply)]])
+    measured = mean_of(padded, [one.measured[0] for one in each], 1)
+    same(np.frombuffer(buffers[1], np.float32), measured)
+    assert any("the mean at a position is over the prompts in which it is not padding" in note for note in reply.notes)
+    shown = Shown(target, by=by, heads=heads)
+    same(ran(written(service, "positions", shown), cache=padded.cache), torch.from_numpy(found.copy()))
+
+
+def test_sources_at_every_position(padded):
+    maps = maps_of(padded, "contribution")
+    result = residscope.attribute(padded.cache, PAIRS, by="source", heads=HEADS, position="all")
+    same(result.mean().permute(2, 1, 0), maps)
+
+
+def test_next_tokens(padded):
+    service = Service(padded.cache)
+    target = service.targets().resolve(targets.next_token())
+    reply, [log_prob, _, _, heads] = service.reply(ReadNextTokens(target))
+    each = [residscope.attribute(cache, targets.next_token(), position="all") for cache in padded.alone]
+    probabilities = [residscope.next_tokens(cache).log_prob for cache in padded.alone]
+
+    def follows(values: list[torch.Tensor]) -> torch.Tensor:
+        """The mean without the last token of each prompt, after which nothing follows."""
+        return mean_of(padded, [one[..., :-1] for one in values], 1)
+
+    same(np.frombuffer(log_prob, np.float32), follows([one[0] for one in probabilities]))
+    grid = follows([one.grid[:, :, 0] for one in each])
+    same(np.frombuffer(heads, np.float32).reshape(grid.shape), grid)
+    assert any("in which a token follows it" in note for note in reply.notes)
+    for by, heads in (("layer", []), ("head", HEADS)):
+        reply, [rows, _] = service.reply(MapPositions(by, target, heads=heads))
+        alone = [residscope.attribute(cache, targets.next_token(), by=by, position="all") for cache in padded.alone]
+        wanted = [alone[0].labels.index(label) for label in labels_of(reply)]
+        true = follows([one.values[wanted, 0] for one in alone])
+        same(np.frombuffer(rows, np.float32).reshape(true.shape), true)
+        code = written(service, "positions", Shown(target, by=by, heads=heads))
+        same(ran(code, cache=padded.cache), true)
+
+
+@pytest.mark.parametrize("answers", [PAIRS, targets.next_token()], ids=["pairs", "next"])
+def test_the_token_lens(padded, answers):
+    every = answers if isinstance(answers, list) else [answers] * 3
+    each = [
+        residscope.token_lens(cache, own, points=["1_mid", "final_post"], k=1000)
+        for cache, own in zip(padded.alone, every, strict=True)
+    ]
+    size = each[0].ids.max() + 1
+
+    def by_id(lens) -> torch.Tensor:
+        return torch.zeros(*lens.ids.shape[:2], size).scatter(-1, lens.ids, lens.probabilities).transpose(1, 2)
+
+    whole = mean_of(padded, [by_id(one) for one in each], 1).transpose(1, 2)
+    result = residscope.token_lens(padded.cache, answers, points=["1_mid", "final_post"], k=3)
+    gone = torch.ones(WIDTH).bool()
+    for offset, prompt in zip(padded.offsets, PROMPTS, strict=True):
+        gone[offset : offset + len(prompt)] = False
+    same(result.probabilities[:, ~gone], whole[:, ~gone].topk(3).values)
+    assert bool(result.probabilities[:, gone].isnan().all())
+    assert bool((result.ids[:, gone] == -1).all())
+    shares = [one.answer_probability if isinstance(answers, list) else one.answer_probability[:, :-1] for one in each]
+    same(result.answer_probability, mean_of(padded, shares, 1))
+    for place in range(WIDTH):
+        there = [
+            one.rank[:, place - at]
+            for one, at, share in zip(each, padded.offsets, shares, strict=True)
+            if 0 <= place - at < share.shape[1]
+        ]
+        same(result.rank[:, place], torch.stack(there).median(0).values if there else torch.zeros(2))
+    assert result.to_plotly().to_json()
+    assert repr(result)
+    assert result.to_frame().shape == (2, WIDTH)
+    service = Service(padded.cache)
+    target = service.targets().resolve(answers)
+    cells = service.reply(ReadTokenLens(["1_mid", "final_post"], 0, WIDTH, target, k=3))[0].cells
+    assert [[not cell.tokens for cell in row] for row in cells] == [gone.tolist()] * 2
+    assert [[not cell.probabilities for cell in row] for row in cells] == [gone.tolist()] * 2
+
+
+def test_values_that_are_not_finite_on_padding_do_not_matter(padded):
+    held = dict(padded.cache.items())
+    names = [name for name in held if name.endswith(("hook_pattern", "hook_v"))]
+    for name in names:
+        held[name] = held[name].clone()
+        for row in range(3):
+            gone = padded.mask[row] == 0
+            if name.endswith("hook_v"):
+                held[name][row, gone] = 0
+            else:
+                held[name][row, :, gone] = torch.nan
+    view = SimpleNamespace(cache_dict=held, model=CacheView(padded.cache).model, has_batch_dim=True)
+    found = residscope.attention(view, HEADS, attention_mask=padded.mask)
+    same(found.values, maps_of(padded, "pattern"))
+
+
+@pytest.mark.parametrize("pool", ["peak", "mean"])
+def test_down_sampled_maps_leave_out_empty_cells(pool):
+    maps = torch.randn(2, 7, 9, generator=torch.Generator().manual_seed(0))
+    maps[:, 5:] = maps[:, :, 7:] = math.nan
+    found = down_sampled(maps, 3, pool)
+    for at, row, column in product(range(2), range(3), range(3)):
+        block = maps[at, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
+        known = block[~block.isnan()]
+        if not len(known):
+            assert math.isnan(found[at, row, column])
+            continue
+        true = known.mean() if pool == "mean" else known[known.abs().argmax()]
+        assert float(found[at, row, column]) == pytest.approx(float(true), abs=1e-6)
