@@ -635,6 +635,7 @@ export interface WriteCode {
   kind: "code";
   picture:
     | "attention"
+    | "attention-of-runs"
     | "features"
     | "heads"
     | "layers"
@@ -644,6 +645,7 @@ export interface WriteCode {
     | "ranking"
     | "runs"
     | "segments"
+    | "stream"
     | "token-lens"
     | "why";
   shown: Shown;
@@ -1545,4 +1547,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "2e9bac03a8c5";
+export const WIRE = "cb5f60ea5a8b";
