@@ -25,6 +25,8 @@ const cell = (root: HTMLElement, head: string): string =>
   root.querySelector(`[role="gridcell"][data-head="${head}"]`)?.getAttribute("aria-label") ?? "";
 const button = (root: HTMLElement, words: string): HTMLElement | undefined =>
   all(root, "button").find((node) => text(node) === words);
+const position = (root: HTMLElement, at: number): void =>
+  root.querySelector<HTMLElement>(`.rs-tokens [data-position="${at}"]`)?.click();
 const state = (root: HTMLElement): string => text(root.querySelector(".rs-heads .rs-effects-state"));
 
 function opened(traits: Parameters<typeof open>[0] = {}, options: Partial<Parameters<typeof measuredKernel>[1]> = {}) {
@@ -78,14 +80,69 @@ describe("an effect for which the model is run", () => {
     await panel.settled();
     button(panel.root, "total")?.click();
     await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
-    panel.root.querySelector<HTMLElement>('[aria-label="Next prompt"]')?.click();
+    position(panel.root, 2);
     await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured$/));
     const [before, after] = asked(panel, "effects").slice(-2);
     expect([before, after]).toMatchObject([
-      { measure: false, prompt: 0 },
-      { measure: false, prompt: 1 },
+      { measure: false, position: "last" },
+      { measure: false, position: 2 },
     ]);
     await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toBe("L1H0 not measured"));
+  });
+
+  it("resumes when the user comes back to a selection that was being measured", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    position(panel.root, 2);
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured$/));
+    position(panel.root, 5);
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
+  });
+
+  it("does not resume what the user stopped", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    button(panel.root, "stop")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^[1-5] of 6 measured$/));
+    const runs = panel.kernel.runs();
+    position(panel.root, 2);
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured$/));
+    position(panel.root, 5);
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^[1-5] of 6 measured$/));
+    await new Promise((settle) => setTimeout(settle, 100));
+    expect(panel.kernel.runs()).toBe(runs);
+  });
+
+  it("goes on for another prompt, because each run is of all prompts", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    panel.root.querySelector<HTMLElement>('[aria-label="Next prompt"]')?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
+    expect(asked(panel, "effects").at(-1)).toMatchObject({ prompt: 1 });
+    expect(panel.kernel.runs()).toBe(COUNT);
+  });
+
+  it("pauses while nobody can see it, and resumes when it is seen again", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    const root = panel.root.closest<HTMLElement>(".residscope") ?? panel.root;
+    let isVisible = true;
+    root.checkVisibility = () => isVisible;
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    isVisible = false;
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^[1-5] of 6 measured$/));
+    const runs = panel.kernel.runs();
+    await new Promise((settle) => setTimeout(settle, 700));
+    expect(panel.kernel.runs()).toBe(runs);
+    isVisible = true;
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"), 3000);
   });
 
   it("runs nothing when a selection is restored, or Python chooses it", async () => {
