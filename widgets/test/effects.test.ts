@@ -27,7 +27,13 @@ const button = (root: HTMLElement, words: string): HTMLElement | undefined =>
   all(root, "button").find((node) => text(node) === words);
 const position = (root: HTMLElement, at: number): void =>
   root.querySelector<HTMLElement>(`.rs-tokens [data-position="${at}"]`)?.click();
-const state = (root: HTMLElement): string => text(root.querySelector(".rs-heads .rs-effects-state"));
+/** The words on the runs, without those on what the values are. */
+const state = (root: HTMLElement): string =>
+  [...(root.querySelector(".rs-heads .rs-effects-state")?.children ?? [])]
+    .filter((node) => !node.classList.contains("rs-effects-values"))
+    .map(text)
+    .join(" ")
+    .trim();
 
 function opened(traits: Parameters<typeof open>[0] = {}, options: Partial<Parameters<typeof measuredKernel>[1]> = {}) {
   const kernel = measuredKernel(recordedKernel(), { ...SHAPE, ...options });
@@ -47,14 +53,16 @@ describe("an effect for which the model is run", () => {
     await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 2 of 6/));
     const hatched = all(panel.root, ".rs-cell.rs-estimate").map(({ dataset }) => dataset["head"] ?? "");
     expect(hatched).toHaveLength(COUNT - 2);
-    for (const head of hatched) expect(cell(panel.root, head)).toMatch(/^L\dH\d about [+−]?[\d.]+ \(estimate\)$/);
+    for (const head of hatched) expect(cell(panel.root, head)).toMatch(/^L\dH\d adds: about [+−]?[\d.]+ \(estimate\)$/);
     await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
     expect(all(panel.root, ".rs-cell.rs-estimate")).toEqual([]);
-    expect(cell(panel.root, "L1H0")).toMatch(/^L1H0 total [+−][\d.]+ \(direct [+−][\d.]+, indirect [+−][\d.]+\)$/);
+    expect(cell(panel.root, "L1H0")).toMatch(
+      /^L1H0 adds: total [+−][\d.]+ \(direct [+−][\d.]+, indirect [+−][\d.]+\)$/,
+    );
     expect(text(panel.root.querySelector(".rs-replayed"))).toBe("✓ an unchanged run gives +4.724, as in the cache");
     const runs = panel.kernel.runs();
     button(panel.root, "indirect")?.click();
-    await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toContain("L1H0 indirect"));
+    await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toContain("L1H0 adds: indirect"));
     button(panel.root, "direct")?.click();
     expect(cell(panel.root, "L1H0")).toBe(direct);
     expect(panel.kernel.runs()).toBe(runs);
@@ -319,6 +327,7 @@ describe("the values of an effect", () => {
     total: Float32Array.of(3, NaN),
     direct: Float32Array.of(2, 0.5),
     estimate: Float32Array.of(2.5, 1),
+    isPutIn: false,
   };
   it.each([
     ["total", [3, 1], [false, true]],
@@ -342,7 +351,7 @@ describe("the values of an effect", () => {
       [0, 1, 1, "yes", NaN, 0.5, NaN, 1],
     ]);
     const svg = headsFigure(shown, settingOf(store));
-    expect(svg).toContain("total effect of each head on the logit difference");
+    expect(svg).toContain("what each head adds in total to the logit difference");
     expect(svg.match(/class="hatch"/g)).toHaveLength(1);
   });
 });

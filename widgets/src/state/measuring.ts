@@ -31,13 +31,14 @@ interface Key {
 }
 
 /** The values in a reply. If a buffer is empty, none of its values is known yet. */
-function foundOf({ reply, buffers }: Result<"effects">, store: Store): Found {
+function foundOf({ reply, buffers }: Result<"effects">, ask: EffectsAsk, store: Store): Found {
   const { layers = 0, heads = 0, positions = 0 } = store.facts.peek() ?? {};
   const count = layers * (reply.of === "stream" ? positions : heads);
   const values = (buffer: DataView | undefined): Float32Array =>
     buffer?.byteLength === count * 4 ? float32(buffer) : new Float32Array(count).fill(NaN);
   const [total, direct, estimate] = buffers;
-  return { reply, total: values(total), direct: values(direct), estimate: values(estimate) };
+  const isPutIn = ask.replaced_by === "other";
+  return { reply, total: values(total), direct: values(direct), estimate: values(estimate), isPutIn };
 }
 
 /**
@@ -74,7 +75,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false, stop });
       if (ended.aborted) return;
       // While the kernel runs the model, its reply may lack the earlier values. Then they stay.
-      if (result.reply.total > 0 || !found.peek()) found.value = foundOf(result, store);
+      if (result.reply.total > 0 || !found.peek()) found.value = foundOf(result, ask, store);
       state.value = result.reply.state === "done" ? "done" : "stopped";
     } catch (error) {
       if (!ended.aborted) failed(error);
@@ -89,7 +90,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
     refusal.value = null;
     let isPaused = false;
     const take = (result: Result<"effects">): boolean => {
-      const now = foundOf(result, store);
+      const now = foundOf(result, ask, store);
       found.value = now;
       const isEnough = wanted.isEnough(now);
       isPaused = !isEnough && wanted.isHidden();
