@@ -48,6 +48,8 @@ PICTURES = ["lens", "layers", "heads", "ranking", "attention", "positions", "tok
 ELSEWHERE = {
     "why": "test_why.py",
     "runs": "test_compared_requests.py",
+    "attention-of-runs": "test_compared_requests.py",
+    "stream": "test_measuring.py",
     "segments": "test_segment_requests.py",
     "features": "test_feature_requests.py",
 }

@@ -280,6 +280,34 @@ def test_the_attention_of_a_head_in_both_runs_is_that_of_their_caches(run, case)
     assert same or any("different tokens" in note for note in reply.notes)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_code_of_the_attention_in_both_runs_gives_the_maps_that_are_shown(run, case):
+    against, prompt, _ = CASES[case]
+    service = Service(run.cache, "cache")
+    shown = Shown(service.targets().resolve(PAIR), prompt, heads=["L1H2", "L0H3"], tab="runs", against=against)
+    code = service.reply(WriteCode("attention-of-runs", shown))[0].code
+    namespace = dict(run.names)
+    exec(compile(code, "cell", "exec"), namespace)
+    for at, (layer, head) in enumerate(((1, 2), (0, 3))):
+        maps = maps_of(*service.reply(CompareAttention(layer, head, against, prompt)))
+        for values, expected in zip(namespace["values"], maps, strict=True):
+            np.testing.assert_allclose(values[at], expected, atol=1e-6)
+    np.testing.assert_allclose(namespace["figure"].data[0].z, namespace["values"][2][0], atol=1e-6)
+
+
+def test_the_code_of_an_effect_is_that_of_the_comparison_if_that_is_shown(run):
+    """Effects are those of the first run, so the views show none for the second run, or for the difference."""
+    service = Service(run.cache, "cache")
+    shown = Shown(service.targets().resolve(PAIR), against=Against('runs["clean"]'), effect="total")
+    for picture in ("heads", "ranking", "runs"):
+        for at in ("first", "second", "difference"):
+            code = service.reply(WriteCode(picture, msgspec.structs.replace(shown, run=at)))[0].code
+            assert ("residscope.ablate(" in code) == (at == "first")
+            assert ("residscope.compare(" in code) == (at != "first")
+        code = service.reply(WriteCode(picture, msgspec.structs.replace(shown, run="first", score="previous")))[0].code
+        assert "residscope.ablate(" not in code
+
+
 def test_a_block_of_a_long_prompts_map_shows_its_largest_difference(run, monkeypatch):
     from residscope.patterns import downsampling
 

@@ -275,13 +275,21 @@ def test_a_run_without_heads_is_the_second_run_of_a_comparison(run, by):
         run.service.reply(compare)
 
 
+OTHER = {"replaced_by": "other", "against": Against("other", 2), "prompt": 0, "run": "first"}
+
+
 @pytest.mark.parametrize(
     ("shown", "kind"),
     [
         ({"effect": "total"}, "heads"),
         ({"effect": "indirect", "replaced_by": "mean", "prompt": 1}, "heads"),
         ({"effect": "estimate"}, "heads"),
-        ({"effect": "total", "replaced_by": "other", "against": Against("other", 2), "prompt": 0}, "heads"),
+        (OTHER | {"effect": "total"}, "heads"),
+        (OTHER | {"effect": "total"}, "runs"),
+        ({"effect": "total"}, "stream"),
+        ({"replaced_by": "mean", "prompt": 1}, "stream"),
+        (OTHER | {"run": "difference"}, "stream"),
+        ({"against": Against("other"), "prompt": 1}, "stream"),  # in a comparison, the stream is that of the other run
         ({"effect": "total", "top_k": 2}, "ranking"),
         ({"effect": "estimate", "prompt": 1, "top_k": 2}, "ranking"),
         ({"effect": "total", "top_k": 12}, "ranking"),  # fewer heads of each sign than `top_k`
@@ -294,13 +302,18 @@ def test_the_code_of_a_picture_gives_its_values(run, shown, kind):
     names = dict(run.names)
     exec(code.replace("\nfigure\n", "\n"), names)
     assert names["figure"].data
-    if "against" in shown and "effect" not in shown:
+    if "against" in shown and "effect" not in shown and kind == "heads":
         return
-    by = shown.get("replaced_by", "zero")
-    request = MeasureEffects(run.target, "heads", by, shown.get("against"), shown.get("prompt"))
+    of_stream = kind == "stream"
+    by = "other" if of_stream and "against" in shown else shown.get("replaced_by", "zero")
+    request = MeasureEffects(
+        run.target, "stream" if of_stream else "heads", by, shown.get("against"), shown.get("prompt")
+    )
     _, [total, direct, estimate] = measured(run, request)
-    grid = {"total": total, "estimate": estimate, "indirect": total - direct}[shown["effect"]]
-    if kind == "heads":
+    grid = {"total": total, "estimate": estimate, "indirect": total - direct}[shown.get("effect", "total")]
+    assert ("minus the effect" in code) == (by != "other")
+    assert ("of the other run put in" in code) == (by == "other")
+    if kind in ("heads", "stream"):
         np.testing.assert_allclose(names["values"], grid, atol=1e-5)
         drawn = np.array(names["figure"].data[0].z, dtype=float)  # plotly keeps cells without a number as None
         np.testing.assert_allclose(drawn, grid, atol=1e-5)

@@ -273,6 +273,8 @@ SHOWN: dict[str, list[dict[str, Any]]] = {
     "token-lens": [{}, *RUNS],
     "prompts": [{}, {"heads": []}],
     "runs": [*RUNS, {"effect": "total"}],
+    "attention-of-runs": RUNS,
+    "stream": [{}, {"replaced_by": "mean"}, *RUNS],
     "why": [{"why": "sides"}, {"why": "pairs"}],
     "segments": [{"segments": [("a", 0, 3), ("b", 3, 7)]}, {"segments": [("a", 0, 7)], "weighting": "contribution"}],
     "features": [{"tab": "features"}],

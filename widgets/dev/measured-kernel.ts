@@ -60,7 +60,7 @@ export function measuredKernel(kernel: Kernel, options: Options): Kernel & { run
     }
     if (ask.kind !== "effects") return kernel(ask);
     if (options.refusal) return { failure: { code: "not-replayed", message: options.refusal } };
-    const { measure = true, ...about } = ask;
+    const { measure = true, stop: _, prompt: __, ...about } = ask; // all prompts are measured at once
     const key = JSON.stringify(about);
     const job = jobs.get(key) ?? jobOf(ask);
     jobs.set(key, job);

@@ -25,7 +25,15 @@ const cell = (root: HTMLElement, head: string): string =>
   root.querySelector(`[role="gridcell"][data-head="${head}"]`)?.getAttribute("aria-label") ?? "";
 const button = (root: HTMLElement, words: string): HTMLElement | undefined =>
   all(root, "button").find((node) => text(node) === words);
-const state = (root: HTMLElement): string => text(root.querySelector(".rs-heads .rs-effects-state"));
+const position = (root: HTMLElement, at: number): void =>
+  root.querySelector<HTMLElement>(`.rs-tokens [data-position="${at}"]`)?.click();
+/** The words on the runs, without those on what the values are. */
+const state = (root: HTMLElement): string =>
+  [...(root.querySelector(".rs-heads .rs-effects-state")?.children ?? [])]
+    .filter((node) => !node.classList.contains("rs-effects-values"))
+    .map(text)
+    .join(" ")
+    .trim();
 
 function opened(traits: Parameters<typeof open>[0] = {}, options: Partial<Parameters<typeof measuredKernel>[1]> = {}) {
   const kernel = measuredKernel(recordedKernel(), { ...SHAPE, ...options });
@@ -45,14 +53,16 @@ describe("an effect for which the model is run", () => {
     await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 2 of 6/));
     const hatched = all(panel.root, ".rs-cell.rs-estimate").map(({ dataset }) => dataset["head"] ?? "");
     expect(hatched).toHaveLength(COUNT - 2);
-    for (const head of hatched) expect(cell(panel.root, head)).toMatch(/^L\dH\d about [+−]?[\d.]+ \(estimate\)$/);
+    for (const head of hatched) expect(cell(panel.root, head)).toMatch(/^L\dH\d adds: about [+−]?[\d.]+ \(estimate\)$/);
     await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
     expect(all(panel.root, ".rs-cell.rs-estimate")).toEqual([]);
-    expect(cell(panel.root, "L1H0")).toMatch(/^L1H0 total [+−][\d.]+ \(direct [+−][\d.]+, indirect [+−][\d.]+\)$/);
+    expect(cell(panel.root, "L1H0")).toMatch(
+      /^L1H0 adds: total [+−][\d.]+ \(direct [+−][\d.]+, indirect [+−][\d.]+\)$/,
+    );
     expect(text(panel.root.querySelector(".rs-replayed"))).toBe("✓ an unchanged run gives +4.724, as in the cache");
     const runs = panel.kernel.runs();
     button(panel.root, "indirect")?.click();
-    await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toContain("L1H0 indirect"));
+    await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toContain("L1H0 adds: indirect"));
     button(panel.root, "direct")?.click();
     expect(cell(panel.root, "L1H0")).toBe(direct);
     expect(panel.kernel.runs()).toBe(runs);
@@ -78,14 +88,69 @@ describe("an effect for which the model is run", () => {
     await panel.settled();
     button(panel.root, "total")?.click();
     await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
-    panel.root.querySelector<HTMLElement>('[aria-label="Next prompt"]')?.click();
+    position(panel.root, 2);
     await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured$/));
     const [before, after] = asked(panel, "effects").slice(-2);
     expect([before, after]).toMatchObject([
-      { measure: false, prompt: 0 },
-      { measure: false, prompt: 1 },
+      { measure: false, position: "last" },
+      { measure: false, position: 2 },
     ]);
     await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toBe("L1H0 not measured"));
+  });
+
+  it("resumes when the user comes back to a selection that was being measured", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    position(panel.root, 2);
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured$/));
+    position(panel.root, 5);
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
+  });
+
+  it("does not resume what the user stopped", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    button(panel.root, "stop")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^[1-5] of 6 measured$/));
+    const runs = panel.kernel.runs();
+    position(panel.root, 2);
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured$/));
+    position(panel.root, 5);
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^[1-5] of 6 measured$/));
+    await new Promise((settle) => setTimeout(settle, 100));
+    expect(panel.kernel.runs()).toBe(runs);
+  });
+
+  it("goes on for another prompt, because each run is of all prompts", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    panel.root.querySelector<HTMLElement>('[aria-label="Next prompt"]')?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
+    expect(asked(panel, "effects").at(-1)).toMatchObject({ prompt: 1 });
+    expect(panel.kernel.runs()).toBe(COUNT);
+  });
+
+  it("pauses while nobody can see it, and resumes when it is seen again", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    const root = panel.root.closest<HTMLElement>(".residscope") ?? panel.root;
+    let isVisible = true;
+    root.checkVisibility = () => isVisible;
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    isVisible = false;
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^[1-5] of 6 measured$/));
+    const runs = panel.kernel.runs();
+    await new Promise((settle) => setTimeout(settle, 700));
+    expect(panel.kernel.runs()).toBe(runs);
+    isVisible = true;
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"), 3000);
   });
 
   it("runs nothing when a selection is restored, or Python chooses it", async () => {
@@ -262,6 +327,7 @@ describe("the values of an effect", () => {
     total: Float32Array.of(3, NaN),
     direct: Float32Array.of(2, 0.5),
     estimate: Float32Array.of(2.5, 1),
+    isPutIn: false,
   };
   it.each([
     ["total", [3, 1], [false, true]],
@@ -285,7 +351,7 @@ describe("the values of an effect", () => {
       [0, 1, 1, "yes", NaN, 0.5, NaN, 1],
     ]);
     const svg = headsFigure(shown, settingOf(store));
-    expect(svg).toContain("total effect of each head on the logit difference");
+    expect(svg).toContain("what each head adds in total to the logit difference");
     expect(svg.match(/class="hatch"/g)).toHaveLength(1);
   });
 });

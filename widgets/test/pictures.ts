@@ -9,7 +9,9 @@ import { ATTENTION } from "../src/views/attention/attention-export";
 import { FEATURES } from "../src/views/features/features-export";
 import { POSITIONS } from "../src/views/positions/positions-export";
 import { PROMPTS } from "../src/views/prompts/prompts-export";
+import { ATTENTION_OF_RUNS } from "../src/views/runs/run-attention-export";
 import { RUNS } from "../src/views/runs/runs-export";
+import { STREAM } from "../src/views/runs/stream-export";
 import { SEGMENT_MAP } from "../src/views/segments/segments-export";
 import { TOKEN_LENS } from "../src/views/token-lens/token-lens-export";
 import { WHY } from "../src/views/why/why-export";
@@ -25,7 +27,9 @@ const OFFERED = {
   segments: SEGMENT_MAP,
   features: FEATURES,
 } satisfies Record<Tab, object>;
-const KINDS = { lens: LENS, layers: LAYERS, heads: HEADS, ranking: RANKING, ...OFFERED };
+/** The parts of the tab "Runs", which offers one of them at a time. */
+const PARTS = { "attention-of-runs": ATTENTION_OF_RUNS, stream: STREAM };
+const KINDS = { lens: LENS, layers: LAYERS, heads: HEADS, ranking: RANKING, ...OFFERED, ...PARTS };
 type Data<K> = K extends PictureKind<infer P> ? P : never;
 export type Offers = { [K in keyof typeof OFFERED]: Data<(typeof OFFERED)[K]> };
 export type Picture = { [K in keyof typeof KINDS]: Data<(typeof KINDS)[K]> }[keyof typeof KINDS];

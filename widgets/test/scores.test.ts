@@ -94,12 +94,12 @@ it.each<[string, Parameters<typeof open>[0], string]>([
     { feeds: { layer: 2, head: 1, source: 2, by: "key" } },
     "by contribution; the map shows what feeds L2H1",
   ],
-  ["an effect", { effect: "total" }, "by the total effect; hatched: estimated"],
-  ["an estimate", { effect: "estimate" }, "by the estimate of the total effect"],
+  ["an effect", { effect: "total" }, "by what each adds in total; hatched: estimated"],
+  ["an estimate", { effect: "estimate" }, "by what each adds in total, estimated"],
   [
     "an effect of heads, not of neurons",
     { effect: "total", ranking: "neurons" },
-    "by contribution; the map shows the total effect",
+    "by contribution; the map shows what each adds in total",
   ],
 ])("the ranking says what it ranks by, if the map shows something else: %s", async (_, traits, words) => {
   const { root, settled } = await open(traits);

@@ -48,7 +48,7 @@ const OFFERS: Offers = {
     columns: [{ title: "Query side", note: "", quantity: "score", total: 1, rows: [], all: [] }],
     pairs: null,
   },
-  runs: { picture: "runs", axes: RUN_AXES, heads: [], low: -1, high: 1, pinned: [] },
+  runs: { picture: "runs", axes: RUN_AXES, colouredBy: "value", heads: [], low: -1, high: 1, pinned: [] },
   segments: {
     picture: "segments",
     map: {

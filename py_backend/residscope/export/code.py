@@ -45,6 +45,10 @@ def _lines(script: Script, picture: Picture) -> list[str]:
             return _heads(script)
         case "ranking":
             return _ranking(script)
+        case "attention-of-runs":
+            return compared_code.attention(script)
+        case "stream":
+            return effects_code.stream(script)
         case tab:
             return open_tab(tab).code(script)
 
@@ -79,7 +83,7 @@ def _layers(script: Script) -> list[str]:
 def _heads(script: Script) -> list[str]:
     if script.request.shown.score is not None:
         return _scores(script, script.request.shown.score)
-    if script.request.shown.effect != "direct":
+    if effects_code.is_caused(script.request.shown):
         return effects_code.heads(script)
     against = script.request.shown.against
     if against is not None:
@@ -95,7 +99,7 @@ def _heads(script: Script) -> list[str]:
 def _ranking(script: Script) -> list[str]:
     shown = script.request.shown
     k = shown.top_k
-    if shown.effect != "direct" and shown.ranking == "heads":
+    if effects_code.is_caused(shown) and shown.ranking == "heads":
         return effects_code.ranking(script)
     if shown.against is not None and shown.ranking == "heads":
         return compared_code.ranking(script, shown.against)

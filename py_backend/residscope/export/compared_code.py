@@ -6,7 +6,8 @@ from residscope.base.expressions import parse_path
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.export.python_source import call, is_addressable, literal
-from residscope.export.script import Script, free_name
+from residscope.export.script import NO_HEAD, Script, free_name
+from residscope.patterns.downsampling import Part
 from residscope.session.discovery import leads_to, named
 from residscope.terms import Against, Run
 
@@ -70,9 +71,7 @@ def ranking(script: Script, against: Against) -> list[str]:
 
 def runs(script: Script) -> list[str]:
     """Return code for the heads of both runs, as points."""
-    against = script.request.shown.against
-    if against is None:
-        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then choose Code again.")
+    against = _against(script)
     one = _prompt(script, ".mean(-1)", "[..., 0]")
     prompt = [] if script.prompt is None else ["prompt=0"]
     return [
@@ -81,6 +80,35 @@ def runs(script: Script) -> list[str]:
         f"# each [layer, head], {script.unit}, {_words(script)}",
         call("figure = attribution.to_plotly", ['"scatter"', *prompt]),
     ]
+
+
+def attention(script: Script) -> list[str]:
+    """Return code for the attention of some heads in both runs, and for the difference."""
+    shown, against = script.request.shown, _against(script)
+    if not shown.heads:
+        raise ResidscopeError("heads", NO_HEAD)
+    other = other_cache(script, against)
+    options = _prompts(script, against) | script.extras("tokens", "attention_mask", "model")
+    options |= _other_mask(script, against)
+    given = [f"{name}={value}" for name, value in options.items()]
+    heads = literal(shown.heads) if other is not None else f"heads={literal(shown.heads)}"
+    caches = [script.cache] if other is None else [script.cache, other]
+    step = Part.of(script.view.n_pos).step
+    remark = ["# every cell; the panel shows one value for each block of cells"] if step > 1 else []
+    return [
+        *remark,
+        call("attribution = residscope.compare_attention", [*caches, heads, *given]),
+        "values = [maps.values for maps in (attribution.first, attribution.second, attribution)]",
+        f"# each [head, destination, source], {_words(script)}",
+        "figure = attribution.to_plotly()",
+    ]
+
+
+def _against(script: Script) -> Against:
+    against = script.request.shown.against
+    if against is None:
+        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then choose Code again.")
+    return against
 
 
 def token_lens(script: Script, against: Against) -> list[str]:
@@ -163,9 +191,12 @@ def _prompt(script: Script, mean: str, one: str) -> str:
 def _words(script: Script) -> str:
     """The run and the prompts of the values, for the comment after them."""
     words = {"first": "the first run", "second": "the second run", "difference": "second − first"}
-    of_both = script.request.picture in ("lens", "layers", "runs")
+    of_both = script.request.picture in ("lens", "layers", "runs", "attention-of-runs")
     mean = f", the mean over {script.view.batch} prompts" if script.prompt is None and script.view.batch > 1 else ""
-    return ("first and second run" if of_both else words[script.request.shown.run]) + mean
+    both = "first and second run"
+    if script.request.picture == "attention-of-runs":
+        both += f", {words['difference']}"
+    return (both if of_both else words[script.request.shown.run]) + mean
 
 
 def _both() -> list[str]:

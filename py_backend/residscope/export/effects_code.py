@@ -6,18 +6,29 @@ from residscope.errors import ResidscopeError
 from residscope.export.compared_code import other_cache
 from residscope.export.python_source import call, literal
 from residscope.export.script import Script
-from residscope.terms import Effect, ReplacedBy
+from residscope.terms import Effect, Replaced, ReplacedBy
+from residscope.wire.protocol import Shown
 
-_ADDS = "what each head adds: minus the effect of replacing it"
+_ADDS = "what each {} adds: minus the effect of replacing it"
+_CHANGE = "the change of the target with the {} of the other run put in"
+
+
+def is_caused(shown: Shown) -> bool:
+    """Whether the head map shows an effect for which the model is run.
+
+    It does not if it shows a second run, a score, or what feeds a head.
+    """
+    is_one = shown.against is None or shown.run == "first"
+    return shown.effect != "direct" and is_one and shown.score is None and shown.feeds is None
 
 
 def heads(script: Script) -> list[str]:
     """Return code for the map of one effect of each head."""
-    sign, of = _sign(script), _tensor(script)
+    sign, of = _sign(_by(script)), _tensor(script)
     which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
     return [
         _made(script),
-        f"values = {sign}{of}{which}  # [layer, head], {script.unit}, {script.prompt_words}{_meaning(script)}",
+        f"values = {sign}{of}{which}  # [layer, head], {script.unit}, {script.prompt_words}; {_meaning(_by(script))}",
         _figure(script),
     ]
 
@@ -26,16 +37,16 @@ def ranking(script: Script) -> list[str]:
     """Return code for the heads with the largest positive and negative effects."""
     k = script.request.shown.top_k
     prompt = "" if script.prompt is None else f", {script.prompt}"
-    values = f"{_sign(script)}attribution.of({_effect(script)}{prompt})"
+    values = f"{_sign(_by(script))}attribution.of({_effect(script)}{prompt})"
     if script.request.shown.effect == "estimate":
-        values = f"{_sign(script)}attribution.of({prompt.removeprefix(', ')})"
+        values = f"{_sign(_by(script))}attribution.of({prompt.removeprefix(', ')})"
     return [
         _made(script),
         f"values = [head for head in zip(attribution.labels, ({values}).tolist(), strict=True) if abs(head[1]) > 0]",
         "values.sort(key=lambda head: head[1])",
         f"values = [head for head in reversed(values) if head[1] > 0][:{k}] + "
         f"[head for head in values if head[1] < 0][:{k}]",
-        f"# (head, {script.unit}), {script.prompt_words}{_meaning(script)}",
+        f"# (head, {script.unit}), {script.prompt_words}; {_meaning(_by(script))}",
         _figure(script),
     ]
 
@@ -44,47 +55,70 @@ def scatter(script: Script) -> list[str]:
     """Return code for the direct and the total effect of each head."""
     prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
     which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
-    sign = _sign(script)
+    sign = _sign(_by(script))
+    # `estimate` knows no direct effects.
+    about = ["# measured; the panel shows estimates"] if script.request.shown.effect == "estimate" else []
     return [
+        *about,
         _made(script, "total"),
         f"values = [{sign}attribution.direct{which}, {sign}attribution.total{which}]",
-        f"# each [layer, head], {script.unit}, {script.prompt_words}{_meaning(script)}",
-        call("figure = attribution.to_plotly", ['"scatter"', *prompt, *_adds(script)]),
+        f"# each [layer, head], {script.unit}, {script.prompt_words}; {_meaning(_by(script))}",
+        call("figure = attribution.to_plotly", ['"scatter"', *prompt, *_adds(_by(script))]),
+    ]
+
+
+def stream(script: Script) -> list[str]:
+    """Return code for the effect of the stream at each layer and position."""
+    prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
+    which = ".nanmean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
+    options = script.position | script.extras("tokens", "attention_mask", "model")
+    given = ['at="resid_pre"', 'positions="each"', *(f"{name}={value}" for name, value in options.items())]
+    by = _by(script, "stream")
+    return [
+        call("attribution = residscope.patch", [script.cache, _source(script, by), script.answers, *given]),
+        f"values = {_sign(by)}attribution.effects{which}  # [layer, position], {script.unit}, {script.prompt_words}",
+        f"# {_meaning(by, 'stream')}; all are measured",
+        call("figure = attribution.to_plotly", [*prompt, *_adds(by)]),
     ]
 
 
 def _made(script: Script, effect: Effect | None = None) -> str:
     shown = script.request.shown
     options = script.position | script.extras("tokens", "attention_mask", "model")
-    source = _source(script)
+    source = _source(script, _by(script))
     given = [f"{name}={value}" for name, value in options.items()]
     if (effect or shown.effect) == "estimate":
         return call("attribution = residscope.estimate", [script.cache, source, script.answers, *given])
     return call("attribution = residscope.ablate", [script.cache, script.answers, f"replace={source}", *given])
 
 
-def _source(script: Script) -> str:
+def _by(script: Script, of: Replaced = "heads") -> ReplacedBy:
+    """What takes the place of the activations. In a comparison, the stream is always that of the other run."""
     shown = script.request.shown
-    by: ReplacedBy = shown.replaced_by
+    return "other" if of == "stream" and shown.against is not None else shown.replaced_by
+
+
+def _source(script: Script, by: ReplacedBy) -> str:
+    against = script.request.shown.against
     if by != "other":
         return literal(by)
-    if shown.against is None:
+    if against is None:
         raise ResidscopeError("against", "Nothing is compared yet: choose a run, then choose Code again.")
-    other = other_cache(script, shown.against) or script.cache
-    return other if shown.against.prompt is None else f"({other}, {shown.against.prompt})"
+    other = other_cache(script, against) or script.cache
+    return other if against.prompt is None else f"({other}, {against.prompt})"
 
 
-def _sign(script: Script) -> str:
-    """A minus if needed: views show what a head adds, which is minus the measured effect of replacing it."""
-    return "-" if _adds(script) else ""
+def _sign(by: ReplacedBy) -> str:
+    """A minus if needed: with zero or the mean, views show what is added, which is minus the measured effect."""
+    return "-" if _adds(by) else ""
 
 
-def _meaning(script: Script) -> str:
-    return f"; {_ADDS}" if _adds(script) else ""
+def _meaning(by: ReplacedBy, what: str = "head") -> str:
+    return (_ADDS if _adds(by) else _CHANGE).format(what)
 
 
-def _adds(script: Script) -> list[str]:
-    return [] if script.request.shown.replaced_by == "other" else ["adds=True"]
+def _adds(by: ReplacedBy) -> list[str]:
+    return [] if by == "other" else ["adds=True"]
 
 
 def _effect(script: Script) -> str:
@@ -100,4 +134,4 @@ def _figure(script: Script) -> str:
     shown = script.request.shown
     prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
     effect = [] if shown.effect == "estimate" else [f"effect={_effect(script)}"]
-    return call("figure = attribution.to_plotly", [*prompt, *effect, *_adds(script)])
+    return call("figure = attribution.to_plotly", [*prompt, *effect, *_adds(_by(script))])

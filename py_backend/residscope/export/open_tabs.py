@@ -14,7 +14,7 @@ from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.export import compared_code, effects_code, features_code
 from residscope.export.python_source import call, listed, literal
-from residscope.export.script import Script
+from residscope.export.script import NO_HEAD, Script
 from residscope.export.view_requests import MAPPED, PAIRED, Group, Requests, Views, without_mid
 from residscope.patterns.downsampling import Part
 from residscope.terms import AttentionScore, Component
@@ -22,7 +22,6 @@ from residscope.wire.protocol import Attribute, Shown, Tab
 
 LENS, SMALL = "some of the token lens", "some thumbnails of heads"
 SEGMENTS = "which segments some heads read"
-_NO_HEAD = "No head is shown: click a head in the head map, then choose Code again."
 _SIDES = 8
 """How many rows each chart of the tab "why" has."""
 
@@ -81,7 +80,7 @@ def open_tab(tab: Tab) -> OpenTab:
             return OpenTab(
                 lambda scene: each("the attention of some heads in two runs", scene.views.attention_of_runs()),
                 _runs,
-                has_code=lambda shown: shown.against is not None or shown.effect != "direct",
+                has_code=lambda shown: shown.against is not None or effects_code.is_caused(shown),
             )
         case "segments":
             return OpenTab(
@@ -175,7 +174,7 @@ def _positions(script: Script) -> list[str]:
     rows: list[str] = []
     if shown.by == "head":
         if not shown.heads:
-            raise ResidscopeError("heads", _NO_HEAD)
+            raise ResidscopeError("heads", NO_HEAD)
         heads = literal(shown.heads)
         which += f"[[attribution.labels.index(name) for name in {heads}]]"
         rows = [f"rows={heads}"]
@@ -225,7 +224,7 @@ def _heads_in(script: Script) -> str:
     pairs = [parse(head) for head in shown.heads]
     layers, every = sorted({layer for layer, _ in pairs}), list(range(view.n_heads))
     if not pairs and shown.presentation != "all":
-        raise ResidscopeError("heads", _NO_HEAD)
+        raise ResidscopeError("heads", NO_HEAD)
     if not pairs or pairs == [(layer, head) for layer in range(view.n_layers) for head in every]:
         return _all_heads(view)
     if len(pairs) > 1 and pairs == [(layers[0], head) for head in every]:
@@ -285,7 +284,7 @@ def _segments(script: Script) -> list[str]:
     by = shown.segments
     ranges = literal(by) if isinstance(by, str) else literal([(one.name, one.start, one.end) for one in by])
     if not shown.heads:
-        raise ResidscopeError("heads", _NO_HEAD)
+        raise ResidscopeError("heads", NO_HEAD)
     given = script.named("tokens", "attention_mask", "model")
     options = [] if shown.weighting == "pattern" else [f'weighting="{shown.weighting}"']
     options += [f"answers={script.answers}"] if shown.weighting == "contribution" else []
@@ -299,7 +298,6 @@ def _segments(script: Script) -> list[str]:
 
 
 def _runs(script: Script) -> list[str]:
-    shown = script.request.shown
-    if shown.against is None and shown.effect != "direct":
+    if effects_code.is_caused(script.request.shown):
         return effects_code.scatter(script)
     return compared_code.runs(script)

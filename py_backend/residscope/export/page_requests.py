@@ -7,8 +7,9 @@ from typing import get_args
 
 import msgspec
 
+from residscope.export.effects_code import is_caused
 from residscope.export.open_tabs import LENS, SEGMENTS, SMALL, Scene, each, of_the_tab, open_tab
-from residscope.export.view_requests import Group, Requests, Views, on_screen, without_mid
+from residscope.export.view_requests import MOST_COMPARED, Group, Requests, Views, on_screen, without_mid
 from residscope.terms import Component, Score, ShownBy, Weighting
 from residscope.wire.protocol import AnyRequest, Attribute, Holds, Picture, ScoreHeads, WriteCode
 
@@ -117,15 +118,23 @@ def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Grou
 
 def _code(views: Views, picture: Picture, ranked: list[str]) -> AnyRequest | None:
     """The request for a picture's code, as if the picture's own tab were open. None if the picture has no code now."""
-    shown = msgspec.structs.replace(views.shown, feeds=None)
+    effect = views.shown.effect if is_caused(views.shown) else "direct"
+    shown = msgspec.structs.replace(views.shown, feeds=None, effect=effect)
     match picture:
         case "lens" | "layers" | "ranking":
             return WriteCode(picture, shown)
         case "heads":
             feeding = views.feeding()  # if not None, the head map shows what feeds a head
             if isinstance(feeding, Attribute):  # such a map is of one run, with direct effects
-                shown = msgspec.structs.replace(shown, target=feeding.target, against=None, effect="direct")
+                shown = msgspec.structs.replace(shown, target=feeding.target, against=None)
             return WriteCode(picture, shown)
+        case "attention-of-runs":
+            heads = shown.heads[:MOST_COMPARED]
+            if shown.against is None or not heads:
+                return None
+            return WriteCode(picture, msgspec.structs.replace(shown, tab="runs", heads=heads))
+        case "stream":
+            return None  # a page does not show it, because it needs runs of the model
         case tab:
             view = open_tab(tab)
             if view.has_code is not None and not view.has_code(shown):

@@ -38,6 +38,8 @@ from residscope.wire.protocol import CacheFacts, WriteCode
 if TYPE_CHECKING:
     from torch import Tensor
 
+NO_HEAD = "No head is shown: click a head in the head map, then choose Code again."
+
 
 @dataclass(frozen=True)
 class Given:

@@ -68,7 +68,7 @@ _TALL, _WIDE, _LISTED = 4, 32, 10  # points and positions in a tile of the token
 MAPPED = 48  # heads in the position map
 PAIRED = 8  # components on a side of the pair map
 _WRITTEN = 5  # tokens that a head writes
-_COMPARED = 6  # heads whose attention in two runs is shown
+MOST_COMPARED = 6  # heads whose attention in two runs is shown
 
 FEWEST_POSITIONS = 32
 """In a prompt with fewer positions, segments are looked for only if they are chosen."""
@@ -244,7 +244,7 @@ class Views:
         shown = self.shown
         if shown.against is None:
             return []
-        return [CompareAttention(*parse(head), shown.against, shown.prompt) for head in shown.heads[:_COMPARED]]
+        return [CompareAttention(*parse(head), shown.against, shown.prompt) for head in shown.heads[:MOST_COMPARED]]
 
     def why(self) -> Requests:
         """Return the requests of the tab "why": the rows of a target inside the model, and what its head writes."""

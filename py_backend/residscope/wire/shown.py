@@ -29,7 +29,8 @@ from residscope.wire.message import HeadNames, Listed, Reply, Request
 Presentation = Literal["matrix", "text", "all"]
 Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs", "segments", "features"]
 Holds = Literal["view", "heads", "all"]
-Picture = Literal["lens", "layers", "heads", "ranking", Tab]
+Picture = Literal["lens", "layers", "heads", "ranking", Tab, "attention-of-runs", "stream"]
+"""The pictures. The last two are parts of the tab "runs"."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -69,11 +69,17 @@ function fedTarget(picture: PictureName, shown: Selected): Pick<Shown, "target" 
   return { target: feeding(shown, feeds).target, feeds: null, against: null }; // one run
 }
 
+/** The effect and the run that the pictures show. A score, or a second run, is shown in place of a chosen effect. */
+function effectIn(store: Store, run: Selected["run"]): Pick<Shown, "effect" | "run"> {
+  const effect = store.effectShown.peek();
+  return { effect, run: effect === "direct" ? run : "first" };
+}
+
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
   const whole = shownOf(store);
   // The heads in the picture may differ from the pinned heads: a preview, the top heads, the head in focus.
   const heads = find(store, picture)?.heads ?? whole.heads;
-  const shown = { ...whole, ...fedTarget(picture, whole), heads };
+  const shown = { ...whole, ...fedTarget(picture, whole), ...effectIn(store, whole.run), heads };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
   const copied = await copy(code, within);
   const words = await code;

@@ -89,7 +89,7 @@ export interface Measured {
 export interface RankingPicture {
   picture: "ranking";
   /** The effect that heads are ranked by, if the model was run for it. */
-  effect?: Caused;
+  effect?: Measured;
   of: "heads" | "neurons";
   rows: Valued[];
 }

@@ -72,7 +72,7 @@ export function shownPictures(store: Store): ShownPicture[] {
       }),
     );
   }
-  const effect = caused?.measured?.effect;
+  const effect = caused?.measured;
   const ranking =
     store.ranking.value === "heads"
       ? store.effectShown.value !== "direct"

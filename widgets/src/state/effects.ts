@@ -14,6 +14,8 @@ export interface Found {
   total: Float32Array;
   direct: Float32Array;
   estimate: Float32Array;
+  /** Whether the activations of the compared run were put in. Then values are changes of the target. */
+  isPutIn: boolean;
 }
 
 export class Effects {
@@ -28,6 +30,8 @@ export class Effects {
   /** How often the user has started, and stopped, measuring. `measuring.ts` watches these counts. */
   readonly starts = state(0);
   readonly stops = state(0);
+  /** The comparison in which the user chose what takes the place of the activations. */
+  chosenIn: string | null = null;
   /** For each effect, the largest value that was on the colour scale. */
   readonly #reach = new Map<Effect, number>();
 

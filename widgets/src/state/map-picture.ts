@@ -7,6 +7,7 @@ import { keysOf } from "../base/keys-of";
 import { endsOf, isBeyond } from "../draw/clipped";
 import type { Theme } from "../draw/colours";
 import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
+import { signWords } from "./effect-words";
 import { type Caused, type Found, isEstimated, valuesOf } from "./effects";
 import { holdOf } from "./held-scale";
 import type { Values } from "./selectable";
@@ -115,21 +116,22 @@ export function isHatched({ measured }: MapPicture, index: number): boolean {
   return measured !== null && isEstimated(measured.found, measured.effect, index);
 }
 
-/** "total +2.650 (direct +2.240, indirect +0.410)", "about +2.1 (estimate)". */
+/** "adds: total +2.650 (direct +2.240, indirect +0.410)", "change with B’s output: about +2.1 (estimate)". */
 export function effectWords({ measured, values, largest }: MapPicture, index: number): string {
   const value = values[index] ?? NaN;
   if (!measured || Number.isNaN(value)) return "not measured";
   const { effect, found } = measured;
+  const sign = signWords(found.isPutIn);
   const [total = NaN, direct = NaN] = [found.total[index], found.direct[index]];
   const write = (name: string, one: number): string => `${name} ${signed(one, largest, 1)}`;
   const known = ([name, one]: readonly [string, number]): string[] => (Number.isNaN(one) ? [] : [write(name, one)]);
   if (isEstimated(found, effect, index)) {
     const more = effect === "estimate" ? known(["total", total]) : [];
-    return `about ${signed(value, largest, -1)} (${["estimate", ...more].join("; ")})`;
+    return `${sign}: about ${signed(value, largest, -1)} (${["estimate", ...more].join("; ")})`;
   }
   const all = { total, direct, indirect: total - direct };
   const others = keysOf(all).flatMap((name) => (name === effect ? [] : known([name, all[name]])));
-  return `${write(effect, value)}${others.length > 0 ? ` (${others.join(", ")})` : ""}`;
+  return `${sign}: ${write(effect, value)}${others.length > 0 ? ` (${others.join(", ")})` : ""}`;
 }
 
 /** The contributions of a run, or the difference of two. Two runs have one scale; their difference has its own. */

@@ -2,7 +2,7 @@
 // scale, so a head with two equal values lies on the diagonal.
 import { headName } from "../base/format";
 import type { Comparison } from "./comparison";
-import type { Found } from "./effects";
+import type { Caused, Found } from "./effects";
 import type { Pair } from "./ranked";
 
 export interface Scatter {
@@ -13,15 +13,18 @@ export interface Scatter {
   high: number;
   /** The names of the horizontal axis, the vertical axis, and the difference. */
   axes: readonly [string, string, string];
+  /** Which of a head's numbers colours it: blue above zero, orange below. */
+  colouredBy: "second" | "value";
 }
 
 export const RUN_AXES = ["A", "B", "B − A"] as const;
 
 /**
- * Direct effects on the horizontal axis. On the vertical axis are the measured total effects; if `isEstimate`, the
- * estimates of all heads, measured or not.
+ * Direct effects on the horizontal axis. On the vertical axis are the measured total effects; or the estimates of all
+ * heads, measured or not, if the map shows estimates. The colours are those of the map.
  */
-export function scatterOfEffects({ direct, total, estimate }: Found, heads: number, isEstimate: boolean): Scatter {
+export function scatterOfEffects({ direct, total, estimate }: Found, heads: number, effect: Caused): Scatter {
+  const isEstimate = effect === "estimate";
   const shown = isEstimate ? estimate : total;
   const all = Array.from(
     shown,
@@ -36,7 +39,8 @@ export function scatterOfEffects({ direct, total, estimate }: Found, heads: numb
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const axes = ["direct", isEstimate ? "estimate" : "total", "indirect"] as const;
   // The axes also cover the estimates, so that they hardly move while more is measured.
-  return { heads: all, ...endsOf([...direct, ...estimate, ...total].filter(Number.isFinite)), axes };
+  const ends = endsOf([...direct, ...estimate, ...total].filter(Number.isFinite));
+  return { heads: all, ...ends, axes, colouredBy: effect === "indirect" ? "value" : "second" };
 }
 
 export function scatterOf({ first, second, difference }: Comparison, layers: number, heads: number): Scatter {
@@ -52,7 +56,7 @@ export function scatterOf({ first, second, difference }: Comparison, layers: num
     .filter(({ first, second }) => Number.isFinite(first) && Number.isFinite(second))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const values = all.flatMap(({ first, second }) => [first, second]);
-  return { heads: all, ...endsOf(values), axes: RUN_AXES };
+  return { heads: all, ...endsOf(values), axes: RUN_AXES, colouredBy: "value" };
 }
 
 /** The ends of both axes, with a margin. */
@@ -63,6 +67,16 @@ function endsOf(values: number[]): Pick<Scatter, "low" | "high"> {
   ];
   const margin = (most - least || 1) * 0.06;
   return { low: least - margin, high: most + margin };
+}
+
+/** Whether a head is orange: its colouring number is negative. */
+export function isMinus({ colouredBy }: Pick<Scatter, "colouredBy">, head: Pair): boolean {
+  return head[colouredBy] < 0;
+}
+
+/** The name of the number that colours the heads: "total", "B − A". */
+export function colouringName({ axes, colouredBy }: Pick<Scatter, "axes" | "colouredBy">): string {
+  return colouredBy === "second" ? axes[1] : axes[2];
 }
 
 /** The place of a value on an axis, in percent from its low end. */

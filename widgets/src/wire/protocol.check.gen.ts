@@ -354,7 +354,7 @@ export const Shown = v.object({
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
-  picture: v.picklist(["attention","features","heads","layers","lens","positions","prompts","ranking","runs","segments","token-lens","why"]),
+  picture: v.picklist(["attention","attention-of-runs","features","heads","layers","lens","positions","prompts","ranking","runs","segments","stream","token-lens","why"]),
   shown: Shown,
   padding: v.exactOptional(v.picklist(["found","none"])),
 });

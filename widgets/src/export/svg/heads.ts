@@ -3,6 +3,7 @@
 import { headName, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import { layerTicks } from "../../state/axis";
+import { effectTitle } from "../../state/effect-words";
 import { isEstimated } from "../../state/effects";
 import type { HeadsPicture, Measured, RankingPicture, Setting } from "../pictures";
 import {
@@ -17,6 +18,7 @@ import {
   runLines,
   withUnit,
 } from "./axes";
+import { hatch } from "./hatch";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
 import { cut } from "./xml";
 
@@ -49,10 +51,10 @@ export function headsFigure(
       : runs
         ? ofRun(`what each adds to the ${setting.quantity}`, setting)
         : measured
-          ? effectOf(measured.effect, setting)
+          ? effectTitle(measured.effect, measured.found.isPutIn, setting.quantity)
           : `what each adds to the ${setting.quantity}`;
   const isHatched = (i: number): boolean => measured !== undefined && isEstimated(measured.found, measured.effect, i);
-  const aboutRuns = measured ? linesOf(measured) : [];
+  const aboutRuns = measured ? effectLines(measured, setting) : [];
   const of = [feeds ?? setting.target, setting.place];
   const about = score && !feeds ? [score.meaning] : of; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
@@ -121,34 +123,18 @@ export function headsFigure(
   return sheet.end(Math.max(box.y + box.height + 24, box.y + length + MARGIN), `Heads: ${what}`);
 }
 
-/** "total effect of each head on the logit difference" */
-function effectOf(effect: Measured["effect"], { quantity }: Setting): string {
-  const name = effect === "estimate" ? "estimated total" : effect;
-  return `${name} effect of each head on the ${quantity}`;
-}
-
-/** The caption lines about an effect: what replaced the heads, whether the replay was exact, how many are measured. */
-function linesOf({ found: { reply }, effect }: Measured): string[] {
+/** The caption lines about an effect: what is replaced, whether the replay was exact, how many are measured. */
+export function effectLines({ found: { reply, isPutIn }, effect }: Measured, setting: Setting): string[] {
   const { replaced_by: by, replayed, done, total } = reply;
   const isWhole = effect !== "estimate" && done === total;
   return [
+    ...(isPutIn ? runLines(setting) : []),
     ...(by ? [`replaced by ${by}`] : []),
     ...(replayed ? [replayed] : []),
     ...(isWhole
       ? []
       : [effect === "estimate" ? "hatched: estimated" : `${done} of ${total} measured; hatched: estimated`]),
   ];
-}
-
-/** Diagonal lines over a cell. */
-function hatch(sheet: Sheet, x: number, y: number, width: number, height: number): void {
-  const lines: string[] = [];
-  const step = 2.4;
-  for (let sum = Math.ceil((x + y) / step) * step; sum < x + y + width + height; sum += step) {
-    const [top, left] = [Math.min(x + width, sum - y), Math.max(x, sum - y - height)];
-    lines.push(`M${top.toFixed(2)} ${(sum - top).toFixed(2)}L${left.toFixed(2)} ${(sum - left).toFixed(2)}`);
-  }
-  sheet.path(lines.join(""), 'class="hatch" fill="none" stroke="#ffffff" stroke-width="0.8"');
 }
 
 const LINE = 11;
@@ -159,13 +145,15 @@ export function rankingFigure({ of, rows, effect }: RankingPicture, setting: Set
     ? [`lines: ± one standard deviation over the ${setting.prompts} prompts`]
     : [];
   const compared = of === "heads" && rows.some(({ runs }) => runs !== undefined);
-  const what = effect ? effectOf(effect, setting) : `what each adds to the ${setting.quantity}`;
+  const what = effect
+    ? effectTitle(effect.effect, effect.found.isPutIn, setting.quantity)
+    : `what each adds to the ${setting.quantity}`;
   const top =
     sheet.heading(`Top ${of}`, of === "heads" && !effect ? ofRun(what, setting) : what, [
       ...setting.source,
       setting.target,
       setting.place,
-      ...(of === "heads" && !effect ? runLines(setting) : []),
+      ...(of === "heads" && (!effect || effect.found.isPutIn) ? runLines(setting) : []),
       ...(rows.some(({ isEstimate }) => isEstimate) ? ["hatched: estimated"] : []),
       ...(compared ? ["bars: B − A"] : []),
       ...spread,

@@ -13,7 +13,7 @@ import { cut, widthOf } from "../../export/svg/xml";
 import type { Weighting } from "../../state/store";
 import type { AttentionMap, AttentionPicture } from "./attention-picture";
 
-const PANEL = (60 * 72) / 25.4;
+export const PANEL = (60 * 72) / 25.4;
 const LABELS = 44;
 const SIDE = PANEL - LABELS - 8;
 const BARS = 18;
@@ -51,11 +51,11 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
       ? { kind: "diverging", low: -limit, high: limit }
       : { kind: "sequential", low: 0, high: limit };
   };
-  const tall =
-    12 + LABELS + SIDE + (maps.some((map) => map.sourceContributions) ? BARS + 8 : 0) + (ownRange ? 10 : 0) + 8;
+  const hasBars = maps.some((map) => map.sourceContributions);
+  const tall = panelHeight(hasBars, ownRange);
   const largest = limitOf(maps.map(({ value }) => value ?? 0));
   maps.forEach((map, i) => {
-    panel(
+    matrixPanel(
       sheet,
       MARGIN + (i % across) * PANEL,
       top + Math.floor(i / across) * tall,
@@ -87,7 +87,13 @@ function extent({ rows, columns }: AttentionMap): { wide: number; tall: number }
   };
 }
 
-function panel(
+/** The height of a matrix with its labels, its bars, and its own colour bar. */
+export function panelHeight(hasBars: boolean, ownRange: boolean): number {
+  return 12 + LABELS + SIDE + (hasBars ? BARS + 8 : 0) + (ownRange ? 10 : 0) + 8;
+}
+
+/** Draws one matrix with its name, its tokens and its bars. */
+export function matrixPanel(
   sheet: Sheet,
   x: number,
   y: number,

@@ -4,7 +4,7 @@ import type { Part } from "../../draw/zoom";
 import type { Store } from "../../state/store";
 
 /** The space that a label needs along the axis, in CSS pixels. The labels of sources are slanted. */
-const LINE = { source: 15, destination: 12 };
+export const LINE = { source: 15, destination: 12 };
 
 /** The positions that get a label: those in `sure`, and as many others as fit, at equal distances. */
 export function labelled(

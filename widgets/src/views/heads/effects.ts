@@ -6,23 +6,20 @@ import { html, nothing, render, type TemplateResult } from "lit-html";
 import { keysOf } from "../../base/keys-of";
 import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
+import { againstKey } from "../../state/comparison";
+import { effectTip, valueWords } from "../../state/effect-words";
 import type { Effect, Effects, ReplacedBy } from "../../state/effects";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 
 const ANOTHER = "Another choice here runs your model, between cells.";
 const RUNS_THE_MODEL = "This runs your model, between cells.";
-/** The effects in the order of the switch, with their tooltips. */
-export const EFFECTS: [Effect, string][] = [
-  ["direct", "What each head adds through the stream alone. The model is not run"],
-  ["total", `What each head adds, including its effects through later layers. ${RUNS_THE_MODEL}`],
-  ["indirect", `What each head adds through later layers: total − direct. ${RUNS_THE_MODEL}`],
-  ["estimate", `The total effect of each head, estimated by one gradient. ${RUNS_THE_MODEL}`],
-];
+/** The effects in the order of the switch. */
+export const EFFECTS: readonly Effect[] = ["direct", "total", "indirect", "estimate"];
 const REPLACED_BY: Record<ReplacedBy, [string, string]> = {
-  zero: ["zero", "A head’s output is replaced by zero"],
-  mean: ["mean over prompts", "A head’s output is replaced by its mean over the prompts"],
-  other: ["compared run", "A head’s output is replaced by its output in the compared run"],
+  zero: ["zero", "A head’s output is replaced by zero. The map shows what it adds: minus the change"],
+  mean: ["mean over prompts", "A head’s output is replaced by its mean. The map shows what it adds: minus the change"],
+  other: ["compared run", "A head’s output is replaced by its output in B. The map shows the change"],
 };
 
 /**
@@ -41,8 +38,21 @@ export function chooseEffect(store: Store, effect: Effect): void {
     store.effect.value = effect;
     if (effect === "direct") return;
     if (store.against.value !== null) store.run.value = "first"; // effects are measured for the first run only
+    if (takesOther(store)) store.replacedBy.value = "other";
     if (store.effects.heads.state.value !== "done") store.effects.heads.start();
   });
+}
+
+/**
+ * Whether the heads of the compared run are put in, because another run is compared and the user has not chosen
+ * otherwise. They can be put in only if the positions of both runs are paired by their index.
+ */
+function takesOther({ against, replacedBy, effects, runs, prompt, facts }: Store): boolean {
+  const other = against.peek();
+  if (other === null || other.without?.length || replacedBy.peek() !== "zero") return false;
+  if (effects.heads.chosenIn === againstKey(other)) return false;
+  const isOfOne = other.cache == null && prompt.peek() === null && (facts.peek()?.prompts ?? 1) > 1;
+  return !isOfOne && (runs.pairing.peek()?.how ?? "index") === "index";
 }
 
 export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -54,7 +64,8 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
     const found = heads.found.value?.reply;
     const role = heads.isMeasuring.value ? nothing : "status";
     render(
-      html`<p class="rs-effects-state" role=${role}>${stateWords(heads, isWhole(store))}</p>
+      html`<p class="rs-effects-state" role=${role}>${stateWords(heads, isWhole(store))}<span
+          class="rs-effects-values">${valueWords(store.replacedBy.value === "other")}</span></p>
         <div class="rs-effects-row">${replayed(found?.replayed ?? "", store.isSaved.value)}${replacedBy(store)}</div>`,
       parent,
     );
@@ -145,6 +156,7 @@ function replacedBy(store: Store): TemplateResult {
   const choose = (event: Event): void => {
     batch(() => {
       store.replacedBy.value = (event.target as HTMLSelectElement).value as ReplacedBy;
+      store.effects.heads.chosenIn = store.against.value && againstKey(store.against.value);
       store.effects.heads.start();
     });
   };
@@ -167,7 +179,8 @@ export function mountEffectSwitch(parent: HTMLElement, store: Store, signal: Abo
     const shown = store.effectShown.value;
     render(
       EFFECTS.map(
-        ([name, tip]) => html`<button type="button" data-effect=${name} aria-pressed=${shown === name} title=${tip}
+        (name) => html`<button type="button" data-effect=${name} aria-pressed=${shown === name}
+          title=${effectTip(name, store.replacedBy.value === "other")}
           ?disabled=${!isThere(name)}
           @click=${() => chooseEffect(store, name)}>${name}</button>`,
       ),

@@ -2,6 +2,7 @@
 import { html, render, type TemplateResult } from "lit-html";
 import { headName, plural } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { effectName } from "../../state/effect-words";
 import { scoreName } from "../../state/map-picture";
 import type { Ranking, Store } from "../../state/store";
 import type { Client } from "../../wire/client";
@@ -102,11 +103,9 @@ function rankedBy(store: Store): string | null {
       ? `what feeds ${headName(feeds.layer, feeds.head)}`
       : score !== null
         ? scoreName(score)
-        : effect === "estimate"
-          ? "the estimate of the total effect"
-          : effect === "direct"
-            ? null
-            : `the ${effect} effect`;
+        : effect === "direct"
+          ? null
+          : effectName(effect, store.replacedBy.value === "other");
   if (shows === null) return null;
   // No run measures the effects of neurons.
   const isRanked = effect !== "direct" && store.ranking.value === "heads";

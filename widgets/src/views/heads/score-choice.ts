@@ -5,6 +5,7 @@ import { html, nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
 import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
+import { effectTip } from "../../state/effect-words";
 import type { Effect } from "../../state/effects";
 import { holdOf } from "../../state/held-scale";
 import { SCORE_NAMES } from "../../state/map-picture";
@@ -51,14 +52,14 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
       : score === null
         ? store.effectShown.value === "direct"
           ? `What each head adds to the ${store.runs.quantity.value}: blue adds, orange takes away`
-          : (EFFECTS.find(([name]) => name === store.effectShown.value)?.[1] ?? "")
+          : effectTip(store.effectShown.value, store.replacedBy.value === "other")
         : reply?.score === score
           ? legibleSentence([reply.meaning, ...reply.notes].join(" "))
           : "";
     const effect = store.effectShown.value;
     const choose = (event: Event): void => {
       const { value } = event.target as HTMLSelectElement;
-      const caused = EFFECTS.find(([name]) => value === optionOf(name))?.[0];
+      const caused = EFFECTS.find((name) => value === optionOf(name));
       if (caused) return chooseEffect(store, caused);
       const by = FEEDS.find(([name]) => `feeds ${name}` === value)?.[0];
       batch(() => {
@@ -71,9 +72,9 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
     render(
       html`<select aria-label="What colours the head map" title=${tip} .value=${chosen} @change=${choose}>
         <optgroup label="the effect of each head">
-          ${EFFECTS.filter(([name]) => isThere(name)).map(
-            ([name, tip]) =>
-              html`<option value=${optionOf(name)} title=${tip} ?selected=${chosen === optionOf(name)}>${
+          ${EFFECTS.filter(isThere).map(
+            (name) =>
+              html`<option value=${optionOf(name)} title=${effectTip(name, store.replacedBy.value === "other")} ?selected=${chosen === optionOf(name)}>${
                 name === "direct" ? "what each adds" : name === "estimate" ? "estimate" : `${name} effect`
               }</option>`,
           )}

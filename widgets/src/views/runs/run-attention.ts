@@ -7,6 +7,7 @@ import { element, watch } from "../../base/lifetime";
 import { divergingRgb, limitOf, sequentialRgb } from "../../draw/colours";
 import { type Look, paintMatrix } from "../../draw/matrix";
 import { partOf } from "../../draw/zoom";
+import { type ReadPicture, shownAs } from "../../export/pictures";
 import { asking } from "../../state/query";
 import { attentionOfRuns, COMPARED_HEADS } from "../../state/questions";
 import type { Store } from "../../state/store";
@@ -15,6 +16,8 @@ import { mountCaption } from "../../ui/caption";
 import { prose } from "../../ui/prose";
 import { stepAcross } from "../../ui/roving";
 import type { Client } from "../../wire/client";
+import { ATTENTION_OF_RUNS } from "./run-attention-export";
+import { runLabels } from "./run-labels";
 import { type Cell, cellSentence, MAPS, placeOf, positionOf, type RunMaps, runMapsOf } from "./run-maps";
 
 /** The side of a matrix in CSS pixels until it is measured. */
@@ -28,7 +31,7 @@ export function mountRunAttention(
   client: Client,
   inSight: ReadonlySignal<boolean>,
   signal: AbortSignal,
-): void {
+): ReadPicture {
   const caption = element("div", "rs-caption");
   const rows = element("div", "rs-run-maps");
   parent.append(caption, rows);
@@ -63,6 +66,13 @@ export function mountRunAttention(
     return { words, notes: [...new Set(slots.flatMap(({ shown }) => shown.value?.notes ?? []))] };
   });
   for (const slot of slots) mountRow(rows, store, { ...slot, limit, inSight }, signal);
+  return () => {
+    const there = slots.filter(({ head, trouble }) => head.value !== null && trouble.value === null);
+    const maps = there.flatMap(({ shown }) => shown.value ?? []);
+    // While the maps of other heads are requested, those on screen have the names of other heads.
+    const isDrawn = maps.length > 0 && there.every(({ head, shown }) => shown.value?.head === head.value);
+    return isDrawn ? shownAs(ATTENTION_OF_RUNS, { picture: "attention-of-runs", maps }) : null;
+  };
 }
 
 interface Row {
@@ -84,6 +94,8 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
     return {
       title,
       name: element("figcaption"),
+      sources: element("div", "rs-sources", { "aria-hidden": "true" }),
+      destinations: element("div", "rs-destinations", { "aria-hidden": "true" }),
       canvas,
       mark,
       field: element("div", "rs-run-field", {}, canvas, mark),
@@ -93,7 +105,9 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
     "div",
     "rs-run-row",
     { tabindex: "0", role: "application", "aria-roledescription": "attention matrices" },
-    ...fields.map(({ name, field }) => element("figure", "", {}, name, field)),
+    ...fields.map(({ name, sources, destinations, field }) =>
+      element("figure", "", {}, name, sources, destinations, field),
+    ),
   );
   const said = element("p", "rs-view-trouble", { role: "note" });
   const node = element("section", "rs-run-head", {}, name, maps, said);
@@ -142,6 +156,15 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
       };
       const plane = found.planes[at];
       if (plane) paintMatrix(canvas, [plane], sides[at]?.value ?? SIDE, look, partOf(null, found.size));
+    });
+  });
+  watch(signal, () => {
+    const [found, at] = [shown.value, cell.value];
+    fields.forEach(({ sources, destinations }, i) => {
+      const side = sides[i]?.value ?? SIDE;
+      if (!found || !row.inSight.value) return;
+      render(runLabels(store, found, "source", side, at?.column ?? null), sources);
+      render(runLabels(store, found, "destination", side, at?.row ?? null), destinations);
     });
   });
   watch(signal, () => {

@@ -33,10 +33,15 @@ export function positionOf({ pairs }: RunMaps, place: number): number {
   return pairs?.[place]?.first ?? place;
 }
 
-/** The row of a position of the first run; the last row if the position has no row. */
-export function placeOf({ pairs, size }: RunMaps, position: number | null): number {
+/** The row of a position of the first run; null if the position has no row. */
+export function placeIn({ pairs }: RunMaps, position: number | null): number | null {
   const place = pairs ? pairs.findIndex(({ first }) => first === position) : (position ?? -1);
-  return place < 0 ? size - 1 : place;
+  return place < 0 ? null : place;
+}
+
+/** The row of a position of the first run; the last row if the position has no row. */
+export function placeOf(maps: RunMaps, position: number | null): number {
+  return placeIn(maps, position) ?? maps.size - 1;
 }
 
 export interface Cell {

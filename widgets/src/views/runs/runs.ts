@@ -5,8 +5,19 @@ import { html, nothing, render, svg } from "lit-html";
 import { plural, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { type ReadPicture, shownAs } from "../../export/pictures";
+import { axisWords, signWords } from "../../state/effect-words";
 import { attentionOfRuns, COMPARED_HEADS } from "../../state/questions";
-import { nearestTo, type Scatter, type Spot, scatterOf, scatterOfEffects, spotOf, within } from "../../state/scatter";
+import {
+  colouringName,
+  isMinus,
+  nearestTo,
+  type Scatter,
+  type Spot,
+  scatterOf,
+  scatterOfEffects,
+  spotOf,
+  within,
+} from "../../state/scatter";
 import type { Store } from "../../state/store";
 import { alignOffer } from "../../ui/align-offer";
 import { mountCaption, mountTrouble } from "../../ui/caption";
@@ -17,7 +28,7 @@ import { readWords } from "../heads/read-words";
 import type { TabView } from "../tab-view";
 import { mountRunAttention } from "./run-attention";
 import { RUNS } from "./runs-export";
-import { placeOfName } from "./scatter-name";
+import { ON_SCREEN, placesOfNames, type Rect } from "./scatter-name";
 import { mountStream } from "./stream";
 
 /** In percent of the plot: how near the pointer must be to a head, and how far it moves before a frame is drawn. */
@@ -27,6 +38,8 @@ const DRAGGED = 1.5;
 const MOST_FRAMED = 12;
 /** The number of heads that have their names next to them: the heads that differ most. */
 const NAMED = 5;
+/** The size of the texts in the corners of the plot, in pixels. */
+const CORNER = { width: 64, height: 16 };
 
 type Shows = "heads" | "attention" | "stream";
 const SHOWS: [Shows, string, string][] = [
@@ -84,11 +97,21 @@ function mount(
       controls,
     );
   });
-  const read = mountScatter(views.heads, store, signal);
   const shown = (name: Shows) => computed(() => store.tab.value === "runs" && chosen.value === name);
-  mountRunAttention(views.attention, store, client, shown("attention"), signal);
-  mountStream(views.stream, store, client, shown("stream"), signal);
-  return read;
+  const read: Record<Shows, ReadPicture> = {
+    heads: mountScatter(views.heads, store, signal),
+    attention: mountRunAttention(views.attention, store, client, shown("attention"), signal),
+    stream: mountStream(views.stream, store, client, shown("stream"), signal),
+  };
+  return () => read[chosen.value]();
+}
+
+/** The corners of the plot, which have the names of the axes and their ends. */
+function corners(side: number): Rect[] {
+  const { width, height } = CORNER;
+  return [0, side - width].flatMap((left) =>
+    [0, side - height].map((top) => ({ left, right: left + width, top, bottom: top + height })),
+  );
 }
 
 function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): ReadPicture {
@@ -109,11 +132,15 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
     if (!facts || store.tab.value !== "runs") return null;
     if (isCaused.value) {
       const found = store.effects.heads.found.value;
-      return found && scatterOfEffects(found, facts.heads, store.effectShown.value === "estimate");
+      const effect = store.effectShown.value;
+      return found && effect !== "direct" ? scatterOfEffects(found, facts.heads, effect) : null;
     }
     const compared = store.runs.of("heads");
     return compared && scatterOf(compared, facts.layers, facts.heads);
   });
+  /** Whether B's heads are put into A. Then values are changes of the target. */
+  const isPutIn = computed(() => store.effects.heads.found.value?.isPutIn ?? store.replacedBy.value === "other");
+  const colouring = computed(() => scatter.value && colouringName(scatter.value));
   const largest = computed(() => Math.max(scatter.value?.high ?? 0, -(scatter.value?.low ?? 0)));
   mountTrouble(
     trouble,
@@ -133,9 +160,13 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
       const [, up] = scatter.value?.axes ?? ["", "total"];
       const count =
         up === "total" && found && found.done < found.total ? ` So far ${found.done} of ${found.total}.` : "";
+      const estimated = up === "estimate" ? ", estimated" : "";
+      const [what, part] = isPutIn.value
+        ? [`How the ${store.quantity.value} of A changes with B’s output of each head`, "the change"]
+        : ["What each head adds", "what it adds"];
       const words =
-        `What each head adds directly (→) and in total (↑${up === "estimate" ? ", estimated" : ""}). If a head ` +
-        `is nearer to zero than the line, the model compensates for a part of what it adds.${count}`;
+        `${what}: directly (→) and in total (↑${estimated}). If a head is nearer to zero than the line, the model ` +
+        `compensates for a part of ${part}. Colours as in the head map: ${colouring.value}.${count}`;
       return { words, notes: found?.notes ?? [] };
     }
     const compared = store.runs.of("heads");
@@ -154,7 +185,8 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
     const [a = "", b = "", difference = ""] = scatter.value?.axes ?? [];
     if (!head) return "";
     const [first, second, value] = [head.first, head.second, head.value].map((one) => signed(one, largest.value));
-    return `${a} ${first}, ${b} ${second}, ${difference} ${value}`;
+    const sign = isCaused.value ? `${signWords(isPutIn.value)}: ` : "";
+    return `${sign}${a} ${first}, ${b} ${second}, ${difference} ${value}`;
   };
 
   watch(signal, () => {
@@ -163,10 +195,17 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
     const dot = ({ x, y }: Spot): string => `M${x.toFixed(2)} ${y.toFixed(2)}h0`;
     const zero = spotOf(shown, { first: 0, second: 0 });
     const pinned = new Set(store.heads.value);
-    const named = shown.heads.filter(({ name }, i) => i < NAMED || pinned.has(name));
+    const percent = size.value / 100;
+    const named = shown.heads
+      .filter(({ name }, i) => i < NAMED || pinned.has(name))
+      .map((head) => ({ name: head.name, at: spotOf(shown, head), isSure: pinned.has(head.name) }))
+      .sort((a, b) => Number(b.isSure) - Number(a.isSure));
+    const dots = shown.heads.map((head) => spotOf(shown, head));
+    const places = placesOfNames(named, zero, dots, percent, ON_SCREEN, corners(size.value));
+    const axes = [0, 1].map((at) => (isCaused.value ? axisWords(shown.axes[at] ?? "", isPutIn.value) : shown.axes[at]));
     const path = (sign: -1 | 1): string =>
       shown.heads
-        .filter(({ value }) => (value < 0 ? -1 : 1) === sign)
+        .filter((head) => (isMinus(shown, head) ? -1 : 1) === sign)
         .map((head) => dot(spotOf(shown, head)))
         .join("");
     const ends = [shown.low, shown.high].map((end) => signed(end / 1.06, largest.value));
@@ -178,15 +217,15 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
             <path class="rs-scatter-heads rs-minus" d=${path(-1)} vector-effect="non-scaling-stroke"></path>
             <path class="rs-scatter-heads rs-plus" d=${path(1)} vector-effect="non-scaling-stroke"></path>`}
         </svg>
-        ${named.map((head) => {
-          const { x, y } = spotOf(shown, head);
-          const { isLeft, down } = placeOfName(head.name, { x, y }, zero, size.value / 100);
-          return html`<span class="rs-scatter-name ${isLeft ? "rs-scatter-left" : ""} ${
-            pinned.has(head.name) ? "rs-pinned" : ""
-          }" style="left:${x}%;top:calc(${y}% + ${down}px)" aria-hidden="true">${head.name}</span>`;
+        ${named.map(({ name, at: { x, y }, isSure }, i) => {
+          const place = places[i];
+          if (!place) return nothing;
+          return html`<span class="rs-scatter-name ${place.isLeft ? "rs-scatter-left" : ""} ${
+            isSure ? "rs-pinned" : ""
+          }" style="left:${x}%;top:calc(${y}% + ${place.down}px)" aria-hidden="true">${name}</span>`;
         })}
-        <span class="rs-scatter-axis rs-scatter-a" aria-hidden="true">${shown.axes[0]} →</span>
-        <span class="rs-scatter-axis rs-scatter-b" aria-hidden="true">${shown.axes[1]} ↑</span>
+        <span class="rs-scatter-axis rs-scatter-a" aria-hidden="true">${axes[0]} →</span>
+        <span class="rs-scatter-axis rs-scatter-b" aria-hidden="true">${axes[1]} ↑</span>
         <span class="rs-scatter-end rs-scatter-low" aria-hidden="true">${ends[0]}</span>
         <span class="rs-scatter-end rs-scatter-high" aria-hidden="true">${ends[1]}</span>`,
       field,
@@ -291,5 +330,11 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
     },
     { signal },
   );
-  return () => scatter.value && shownAs(RUNS, { picture: "runs", ...scatter.value, pinned: store.heads.value });
+  return () => {
+    const [shown, found, effect] = [scatter.value, store.effects.heads.found.value, store.effectShown.value];
+    if (!shown || (isCaused.value ? store.effects.heads.refusal.value : store.runs.reasonNotDrawn("heads")))
+      return null;
+    const measured = found && effect !== "direct" ? { measured: { effect, found } } : {};
+    return shownAs(RUNS, { picture: "runs", ...shown, pinned: store.heads.value, ...measured });
+  };
 }

@@ -8,6 +8,7 @@ import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { divergingGradient, divergingRgb, limitOf } from "../../draw/colours";
 import { paintGrid } from "../../draw/heatmap";
+import { type ReadPicture, shownAs } from "../../export/pictures";
 import { layerTicks } from "../../state/axis";
 import { type Found, isEstimated, valuesOf } from "../../state/effects";
 import { measure } from "../../state/measuring";
@@ -21,12 +22,19 @@ import { measured } from "../../ui/width";
 import type { Client } from "../../wire/client";
 import { measuredWords, replayed } from "../heads/effects";
 import { columnLabels } from "../positions/position-labels";
+import { STREAM } from "./stream-export";
 
 const TOKENS_HEIGHT = 62;
 const NAMES_WIDTH = 26;
 /** A slanted token extends this far beyond its column. */
 const OVERHANG = 34;
 const ROWS_HEIGHT = 330;
+
+const ESTIMATED = "hatched: estimated by one gradient; the sign can be wrong";
+
+function isHatched(found: Found | null, index: number): boolean {
+  return found !== null && isEstimated(found, "total", index);
+}
 
 interface Cell {
   row: number;
@@ -39,7 +47,7 @@ export function mountStream(
   client: Client,
   inSight: ReadonlySignal<boolean>,
   signal: AbortSignal,
-): void {
+): ReadPicture {
   const { stream } = store.effects;
   const isHidden = (): boolean => parent.checkVisibility?.() === false;
   const question = () => (inSight.value && isSet(store.target.value) ? effects(store.shown, "stream") : null);
@@ -68,6 +76,7 @@ export function mountStream(
   const found = computed<Found | null>(() => stream.found.value);
   const values = computed(() => found.value && valuesOf(found.value, "total"));
   const limit = computed(() => stream.reach("total", limitOf(values.value ?? [])));
+  const hatched = computed(() => values.value?.some((value, i) => isHatched(found.value, i) && !Number.isNaN(value)));
   const size = computed(() => {
     const { layers: rows = 0, positions: columns = 0 } = store.facts.value ?? {};
     const widest = Math.floor((width.value - NAMES_WIDTH - OVERHANG) / Math.max(1, columns));
@@ -75,24 +84,26 @@ export function mountStream(
     const cellHeight = Math.max(5, Math.min(22, Math.floor((2 * ROWS_HEIGHT) / Math.max(1, rows)) / 2));
     return { rows, columns, cellWidth, cellHeight };
   });
-  const isCompared = computed(() => store.against.value !== null);
-  /** The effect in a cell, in words: "+1.830", "about +1.8 (estimate)". */
+  /** Whether the stream of B is put in. Then values are changes of the target. */
+  const isPutIn = computed(() => effects(store.shown, "stream").replaced_by === "other");
+  /** The effect in a cell, in words: "adds +1.830", "changes it by +1.830", "adds about +1.8 (estimate)". */
   const words = ({ row, column }: Cell): string => {
     const index = row * size.value.columns + column;
     const value = values.value?.[index] ?? NaN;
     if (column > (store.destination.value ?? Infinity)) return "after the destination";
     if (!found.value || Number.isNaN(value)) return "not measured";
+    const verb = found.value.isPutIn ? "changes the target by" : "adds";
     return isEstimated(found.value, "total", index)
-      ? `about ${signed(value, limit.value, -1)} (estimate)`
-      : signed(value, limit.value, 1);
+      ? `${verb} about ${signed(value, limit.value, -1)} (estimate)`
+      : `${verb} ${signed(value, limit.value, 1)}`;
   };
 
   mountTrouble(trouble, scroller, signal, () => stream.refusal.value);
   mountCaption(caption, store, signal, () => {
     const quantity = store.quantity.value;
     const by = found.value?.reply.replaced_by || store.replacedBy.value;
-    const what = isCompared.value
-      ? `How the ${quantity} changes if the stream of B replaces that of A before a layer ↓ at a position →.`
+    const what = isPutIn.value
+      ? `How the ${quantity} of A changes if the stream of B replaces that of A before a layer ↓ at a position →.`
       : `What the stream before a layer ↓ at a position → adds to the ${quantity}, compared with ${by} in its place.`;
     return { words: what, notes: found.value?.reply.notes ?? [] };
   });
@@ -104,7 +115,7 @@ export function mountStream(
       html`<p class="rs-effects-state" role=${stream.isMeasuring.value ? nothing : "status"}>${measuredWords(
         stream,
         store.isSaved.value,
-      )}</p>
+      )}${hatched.value ? html`<span class="rs-effects-values">${ESTIMATED}</span>` : nothing}</p>
         <div class="rs-effects-row">${replayed(found.value?.reply.replayed ?? "", store.isSaved.value)}
           ${
             limit.value > 0
@@ -133,7 +144,7 @@ export function mountStream(
       cellHeight,
       (value) => divergingRgb(value, most, theme),
       () => false,
-      { colour: surface, is: (index) => known !== null && isEstimated(known, "total", index) },
+      { colour: surface, is: (index) => isHatched(known, index) },
     );
     render(
       layerTicks(rows, Math.floor(ROWS_HEIGHT / 24)).map(
@@ -200,7 +211,7 @@ export function mountStream(
       store.sentence.value =
         to === null
           ? null
-          : [`The stream ${said(to)}${isCompared.value ? ", replaced by that of B" : ""}: `, { stress: words(to) }];
+          : [`The stream ${said(to)}${isPutIn.value ? ", replaced by that of B" : ""}: `, { stress: words(to) }];
     });
   };
   const under = (event: MouseEvent): Cell | null => {
@@ -241,4 +252,10 @@ export function mountStream(
     { signal },
   );
   signal.addEventListener("abort", () => cell.peek() && choose(null), { once: true });
+  return () => {
+    const { rows: layers, columns: positions } = size.value;
+    const known = stream.refusal.value === null && values.value?.some(Number.isFinite) ? found.value : null;
+    const destination = store.destination.value;
+    return known && shownAs(STREAM, { picture: "stream", layers, positions, destination, found: known });
+  };
 }
