@@ -56,6 +56,9 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   watch(signal, () => {
     root.toggleAttribute("data-computing", store.computing.value > 0);
   });
+  watch(signal, () => {
+    root.dataset["late"] = [...store.late.value].map((lane) => lane.replaceAll(" ", "-")).join(" ");
+  });
 
   const free = freeHeight(root, signal);
   const row = rowHeight(store, free, () => heads.querySelector<HTMLElement>(".rs-axes"), [header, sight], signal);

@@ -1,6 +1,7 @@
 // Two compared runs: where each part of the reply is shown, from the choice in the header to the exported table. The
 // replies are recorded. The expected sums are computed here from the buffers.
 import { describe, expect, it, vi } from "vitest";
+import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { settingOf } from "../src/export/shown-pictures";
 import { headsFigure } from "../src/export/svg/heads";
@@ -544,6 +545,18 @@ describe("what is exported of a comparison", () => {
     for (const part of [words, "A: corrupted", "B: clean"]) expect(figure).toContain(part);
   });
 
+  it("nothing of the comparison after it was refused: the rows of A are not exported as B − A", () => {
+    const { heads } = store.runs;
+    const before = heads.value;
+    [store.run.value, heads.value] = ["difference", null];
+    store.problems.value = new Map([["compared heads", "There is no activation cache `clean`."]]);
+    expect([picture("heads"), picture("ranking")]).toEqual([undefined, undefined]);
+    store.run.value = "first";
+    expect(picture("heads")?.picture).toBe("heads");
+    store.problems.value = new Map();
+    heads.value = before;
+  });
+
   it("the ranking, by the difference", () => {
     store.run.value = "difference";
     const ranking = picture("ranking");
@@ -553,5 +566,101 @@ describe("what is exported of a comparison", () => {
       ["L1H0", -3, 2, -1],
       ["L0H0", 0.5, 0.5, 1],
     ]);
+  });
+});
+
+describe("after a failure, or while a reply is awaited", () => {
+  const cells = (root: HTMLElement): string[] =>
+    all(root, '[aria-label="Head map"] [role=gridcell]').map((cell) => cell.getAttribute("aria-label") ?? "");
+  const point = (root: HTMLElement, head: string): boolean | undefined =>
+    root
+      .querySelector(`[role=gridcell][data-head="${head}"]`)
+      ?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+  const message = "There is no activation cache `clean` in the notebook.";
+  const honest = recordedKernel();
+  /** The kernel without the cache that is compared with, or without the cache that is shown. */
+  const lacking =
+    (codes: Partial<Record<string, string>>): Kernel =>
+    (ask) => {
+      const code = codes[ask.kind];
+      return code
+        ? { failure: { code, message } }
+        : honest(ask.kind === "compare" ? { ...ask, against: { prompt: 1 } } : ask);
+    };
+
+  it("no tooltip, sentence, badge or ranking has a number of the earlier comparison", async () => {
+    let codes = {};
+    const { root, model, settled } = await open({ against: { cache: "clean", prompt: null }, prompt: null }, (ask) =>
+      lacking(codes)(ask.kind === "compare" ? { ...ask, prompt: 0 } : ask),
+    );
+    await settled();
+    point(root, "L2H1");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/ in A, [+−][\d.]+ in B/);
+    expect(text(root.querySelector(".rs-map-tip"))).toMatch(/^L2H1 [+−][\d.]+ \(A [+−][\d.]+, B [+−][\d.]+\)$/);
+    codes = { compare: "against" };
+    model.set("prompt", 0);
+    await vi.waitFor(() =>
+      expect(text(root.querySelector(".rs-map-refusal"))).toContain("There is no activation cache"),
+    );
+    await settled();
+    point(root, "L2H0");
+    point(root, "L2H1");
+    const own = text(root.querySelector(".rs-card-title .rs-number")); // of the shown run in this prompt
+    expect(root.querySelector<HTMLElement>(".rs-map-tip")?.hidden).toBe(true);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(new RegExp(`^L2H1 adds ${own.replace("+", "\\+")}(;|$)`));
+    expect(text(root.querySelector(".rs-sentence"))).not.toMatch(/ in [AB]/);
+    expect(cells(root)).toEqual(cells(root).map((words) => `${words.split(" ")[0]} not known`));
+    expect(all(root, '[aria-label="Head map"] [role=gridcell]').map((cell) => cell.style.backgroundColor)).toEqual(
+      cells(root).map(() => ""),
+    );
+    expect(text(root.querySelector(".rs-bar-scale"))).toBe("");
+    expect(text(root.querySelector(".rs-badge"))).toBe("the rows cannot be added up");
+    expect(all(root, ".rs-ranking [data-head]")).toEqual([]);
+    expect(all(root, ".rs-ledger td")).toEqual([]);
+    expect(all(root, ".rs-lens .rs-line").length).toBe(1); // of the shown run
+    codes = {};
+    model.set("prompt", null);
+    await vi.waitFor(() => expect(cells(root)[0]).toMatch(/\(A .*, B .*\)$/)); // it is compared again
+  });
+
+  it("no number of the earlier selection is shown while a reply is late, and then those of this one", async () => {
+    let delay = 0;
+    const everywhere: Kernel = (ask) => honest("position" in ask ? { ...ask, position: "last" } : ask);
+    const { root, model, settled } = await open({ against: { cache: null, prompt: 1 } }, everywhere, () => delay);
+    await settled();
+    const badge = (): string => text(root.querySelector(".rs-badge"));
+    expect([badge().includes("✓"), root.dataset["late"]]).toEqual([true, ""]);
+    const before = cells(root);
+    delay = 600;
+    model.set("position", 3);
+    expect(cells(root)).toEqual(before.map((words) => `${words.split(" ")[0]} not known yet`));
+    expect(badge()).toContain("✓"); // nothing flickers if the reply comes soon
+    await vi.waitFor(() => expect(root.dataset["late"]).toContain("compared-heads"));
+    expect(badge()).toBe("adding up the rows …");
+    await vi.waitFor(() => expect(root.dataset["late"]).toBe(""), 4000);
+    expect(badge()).toContain("✓");
+    expect(cells(root)[0]).toMatch(/\(A .*, B .*\)$/);
+  });
+
+  it("after the kernel was lost, a picture stays only in the selection that it belongs to", async () => {
+    let codes = {};
+    const { root, model, settled } = await open({}, (ask) => lacking(codes)(ask));
+    await settled();
+    point(root, "L2H1");
+    await settled();
+    const [before, sentence] = [cells(root), text(root.querySelector(".rs-sentence"))];
+    expect(sentence).toContain("reads");
+    codes = { attribute: "lost", attention: "lost", tokens: "lost" };
+    model.set("prompt", 1);
+    await vi.waitFor(() => expect(cells(root)).toEqual(before.map((words) => `${words.split(" ")[0]} not known`)));
+    await settled();
+    expect(text(root.querySelector(".rs-badge"))).toBe("adding up the rows …");
+    expect(text(root.querySelector(".rs-sentence"))).toBe("L2H1");
+    expect(all(root, ".rs-tokens [data-position]")).toEqual([]);
+    expect(all(root, ".rs-lens .rs-line").map((line) => line.getAttribute("d"))).toEqual([""]);
+    model.set("prompt", 0);
+    await vi.waitFor(() => expect(cells(root)).toEqual(before));
+    await settled();
+    expect(text(root.querySelector(".rs-sentence"))).toContain(sentence.split(";")[0]);
   });
 });

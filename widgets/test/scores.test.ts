@@ -43,10 +43,13 @@ describe("head scores", () => {
         : honest(ask);
     const { root, model, settled } = await open({}, refusing, () => delay);
     await settled();
-    const before = cells(root);
+    const colours = (): string[] => all(root, '[aria-label="Head map"] [role="gridcell"]').map((c) => c.style.cssText);
+    const before = colours();
     delay = Infinity;
     model.set("score", "first");
-    expect(cells(root)).toEqual(before);
+    expect(colours()).toEqual(before);
+    // The numbers of the last picture are not described as scores.
+    expect(cells(root)).toEqual(cells(root).map((name) => `${name?.split(" ")[0]} not known yet`));
     delay = 0;
     model.set("score", "induction"); // waits for an earlier request whose answer never comes
     model.set("score", null);
@@ -55,6 +58,8 @@ describe("head scores", () => {
     await vi.waitFor(() => expect(text(root.querySelector(".rs-map-refusal"))).toBe("Keep hook_pattern in the cache."));
     await settled();
     expect([root.dataset["state"], text(root.querySelector('[role="alert"]'))]).toEqual(["ready", ""]);
+    expect(cells(root)).toEqual(cells(root).map((name) => `${name?.split(" ")[0]} not known`));
+    expect(text(root.querySelector(".rs-bar-scale"))).toBe("");
     model.set("score", null);
     expect(root.querySelector<HTMLElement>(".rs-map-refusal")?.hidden).toBe(true);
   });

@@ -207,8 +207,10 @@ export function settingOf(store: Store): Setting {
 function comparedIn(store: Store): Setting["compared"] {
   const against = store.against.value;
   if (against === null) return null;
+  const run = store.runs.shown.value;
+  if (run === null) return null; // there is no second run yet
   const [first, second] = runNames(store.cacheName.value, store.prompt.value, against).map((name) => shown(name));
-  return { first: first ?? "", second: second ?? "", run: store.run.value };
+  return { first: first ?? "", second: second ?? "", run };
 }
 
 /** The parts of a file name: the cache, the target, the prompt, and the other run if two are compared. */

@@ -1,6 +1,7 @@
-// Requests what the selection needs, and puts the replies into the store. Until a reply comes, the last picture stays.
-import { computed, untracked } from "@preact/signals-core";
-import { watch } from "../base/lifetime";
+// Requests what the selection needs, and puts the replies into the store. Until a reply comes, the last picture stays,
+// without its numbers (`Store.awaited`). After a failure, no reply of another selection stays.
+import { batch, computed, type Signal, untracked } from "@preact/signals-core";
+import { child, later, watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
 import { type Comparison, comparisonOf } from "./comparison";
@@ -26,10 +27,12 @@ import { innerFactsKey } from "./trail-words";
 
 /** The facts of at most this many targets inside the model are kept. */
 const MOST_INNER = 64;
+/** The texts of the last picture are hidden if a reply takes longer than this, so that nothing flickers before. */
+export const LATE_MS = 250;
 
 /**
- * Whether a request failed because the cache changed or is gone, or the kernel was lost. Then the last picture stays,
- * and the reason is shown once for all views, not in each of them.
+ * Whether a request failed because the cache changed or is gone, or the kernel was lost. Then the last picture stays if
+ * it is of this selection, and the reason is shown once for all views, not in each of them.
  */
 export function isOutdated(error: unknown, store: Store): boolean {
   if (!(error instanceof RequestFailed)) return false;
@@ -58,6 +61,7 @@ export function attributionOf({ reply, buffers }: Result<"attribute">): Attribut
 }
 
 export function load(store: Store, client: Client, signal: AbortSignal): void {
+  const now = <T>(body: () => T): T => untracked(body);
   const problem = (lane: string, message: string | null): void => {
     const problems = new Map(untracked(() => store.problems.value));
     if (message === null ? problems.delete(lane) : problems.set(lane, message)) store.problems.value = problems;
@@ -67,27 +71,29 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     reply: Promise<T | null>,
     put: (result: T) => void,
     count = store.computing,
-    runFirst: () => void = () => undefined,
+    failed: (why: "refused" | "lost" | "run first") => void = () => undefined,
   ): void => {
     count.value += 1;
     const done = (): void => void (count.value -= 1);
     reply.finally(done).then(
       (result) => {
         if (result === null || signal.aborted) return; // replaced by a newer request
-        put(result);
-        problem(lane, null);
+        batch(() => {
+          put(result);
+          problem(lane, null);
+        });
       },
       (error: unknown) => {
-        if (signal.aborted || isOutdated(error, store)) return;
-        if (isRunFirst(error)) {
-          runFirst();
-          return problem(lane, null);
-        }
-        problem(lane, error instanceof Error ? error.message : String(error));
+        if (signal.aborted) return;
+        const why = isOutdated(error, store) ? "lost" : isRunFirst(error) ? "run first" : "refused";
+        batch(() => {
+          failed(why);
+          if (why !== "lost")
+            problem(lane, why === "run first" ? null : error instanceof Error ? error.message : String(error));
+        });
       },
     );
   };
-  const now = <T>(body: () => T): T => untracked(body);
 
   watch(signal, () => {
     void store.dataKey.value; // a renamed or replaced cache is described again
@@ -98,13 +104,37 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     now(() => run("describe", client.latest("describe", { kind: "describe" }), put));
   });
 
-  /** Sends a request whenever the request changes. A new target with the same token ids does not count as a change. */
+  const setAwaited = (lane: string, isAwaited: boolean): void => {
+    const before = store.awaited.peek();
+    if (before.has(lane) === isAwaited) return;
+    store.awaited.value = new Set(isAwaited ? [...before, lane] : [...before].filter((other) => other !== lane));
+  };
+  let pause: AbortController | null = null;
+  watch(signal, () => {
+    const isAwaited = store.awaited.value.size > 0;
+    if (isAwaited === (pause !== null)) return;
+    pause?.abort();
+    pause = isAwaited ? child(signal) : null;
+    if (pause) later(LATE_MS, pause.signal, () => (store.isLate.value = true));
+    else now(() => (store.isLate.value = false));
+  });
+
+  /**
+   * Sends a request whenever the request changes. A new target with the same token ids does not count as a change.
+   *
+   * After a failure, `clear` removes the reply to an earlier request. (Without `clear`, the reply has its own key.) If
+   * the cache or the kernel is lost, the last reply stays, or comes back, in the selection that it belongs to.
+   * `runFirst` is called if a run of the model is needed first. It returns whether that run is being made.
+   */
   const follow = <K extends Kind>(
     lane: string,
     question: () => Extract<Ask, { kind: K }> | null,
     put: (result: Result<K>, ask: Extract<Ask, { kind: K }>) => void,
-    count = store.computing,
-    runFirst?: () => void,
+    {
+      count = store.computing,
+      clear = () => undefined,
+      runFirst = () => false,
+    }: { count?: Signal<number>; clear?: () => void; runFirst?: () => boolean } = {},
   ): void => {
     const asked = computed(() => {
       const ask = question();
@@ -113,11 +143,31 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       const other = ask.kind === "compare" || ask.kind === "pairing" ? store.runs.otherKey.value : "";
       return `${store.dataKey.value} ${other} ${JSON.stringify({ ...ask, target })}`;
     });
+    /** The last reply, the key of its request, and the selection that it belongs to. */
+    let last: { key: string; selection: string; result: Result<K>; ask: Extract<Ask, { kind: K }> } | null = null;
     watch(signal, () => {
-      if (asked.value === null) return; // not shown, or nothing to request
+      const key = asked.value;
       now(() => {
         const ask = question();
-        if (ask) run(lane, client.latest<K>(lane, ask), (result) => put(result, ask), count, runFirst);
+        if (key === null || ask === null) return setAwaited(lane, false); // not shown, or nothing to request
+        const selection = `${store.ref.peek()?.id ?? ""} ${JSON.stringify(ask)}`;
+        setAwaited(lane, last?.key !== key);
+        run(
+          lane,
+          client.latest<K>(lane, ask),
+          (result) => {
+            last = { key, selection, result, ask };
+            setAwaited(lane, asked.peek() !== key);
+            put(result, ask);
+          },
+          count,
+          (why) => {
+            if (why === "run first" && runFirst()) return; // it is awaited until the run is made
+            setAwaited(lane, false);
+            if (why === "lost" && last?.selection === selection) put(last.result, last.ask);
+            else clear();
+          },
+        );
       });
     });
   };
@@ -126,6 +176,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     "tokens",
     () => tokens(store.shown),
     ({ reply }) => (store.tokens.value = reply.tokens),
+    { clear: () => (store.tokens.value = []) },
   );
 
   watch(signal, () => {
@@ -135,15 +186,16 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     now(() => run("target", client.latest("target", { kind: "target" }), (r) => (store.target.value = r.reply.target)));
   });
 
-  const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution) => void): void =>
+  const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution | null) => void): void =>
     follow<"attribute">(
       lane,
       () => (isSet(store.target.value) ? contributions(store.shown, by) : null),
       (result) => put(attributionOf(result)),
+      { clear: () => put(null) },
     );
   attribution("heads", "head", (a) => {
     store.headRows.value = a;
-    const { inner } = a.reply;
+    const { inner } = a?.reply ?? {};
     if (!inner) return;
     const known = [...store.inner.peek(), [innerFactsKey(store, store.target.peek()), inner] as const];
     store.inner.value = new Map(known.slice(-MOST_INNER));
@@ -164,12 +216,19 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
         put(comparisonOf(result));
         if (lane === "heads") store.runs.whatIf.compared.value = ask.against;
       },
-      store.computing,
-      () => {
-        store.runs.whatIf.isMissing.value = true;
-        if (!store.runs.whatIf.isRunning.peek()) put(null); // the last comparison was with another run
+      {
+        clear: () => put(null),
+        runFirst: () => {
+          store.runs.whatIf.isMissing.value = true;
+          return store.runs.whatIf.isRunning.peek();
+        },
       },
     );
+    // The run was stopped: the last comparison was with another run.
+    watch(signal, () => {
+      const { isMissing, isRunning } = store.runs.whatIf;
+      if (isMissing.value && !isRunning.value) now(() => (setAwaited(COMPARED[lane], false), put(null)));
+    });
   };
   watch(signal, () => {
     if (pairing(store.shown) !== null) return;
@@ -181,6 +240,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     ({ reply }, ask) => {
       if (JSON.stringify(ask) === JSON.stringify(pairing(store.shown))) store.runs.lastPairing.value = reply;
     },
+    { clear: () => (store.runs.lastPairing.value = null) },
   );
 
   compared("heads", "head", (c) => (store.runs.heads.value = c));
@@ -200,7 +260,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       const key = nextKey(store);
       store.nextTokens.value = { key, reply, logProb, rank, layers, heads: heads.length > 0 ? heads : null };
     },
-    store.computingScores,
+    { count: store.computingScores },
   );
   watch(signal, () => {
     if (store.segments.value === null || store.isMean.value) now(() => problem(SEGMENTS, null));
@@ -226,7 +286,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     },
     ({ reply, buffers }, ask) =>
       (store.featureTokens.value = { key: featureKey(store, ask), reply, values: float32(buffers[0]) }),
-    store.computingScores,
+    { count: store.computingScores },
   );
   follow<"scores">(
     SCORES,
@@ -235,7 +295,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       return score === null ? null : scores(store.shown, score);
     },
     ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) }),
-    store.computingScores,
+    { count: store.computingScores, clear: () => (store.scores.value = null) },
   );
   follow<"attribute">(
     FEEDS,
@@ -244,12 +304,12 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       return feeds === null ? null : feeding(store.shown, feeds);
     },
     (result) => (store.feeding.value = { feeds: store.feeds.peek(), rows: attributionOf(result) }),
-    store.computingScores,
+    { count: store.computingScores, clear: () => (store.feeding.value = null) },
   );
   follow<"neurons">(
     NEURONS,
     () => (store.ranking.value === "neurons" && isSet(store.target.value) ? neurons(store.shown) : null),
     ({ reply, buffers }, { layer = null }) => (store.neurons.value = { reply, values: float32(buffers[0]), layer }),
-    store.computingNeurons,
+    { count: store.computingNeurons, clear: () => (store.neurons.value = null) },
   );
 }

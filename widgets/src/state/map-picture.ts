@@ -1,5 +1,5 @@
 // What the head map shows: each head's contribution, a measured effect, or a score. The last picture stays until the
-// next one is there.
+// next one is there, but none of its numbers is then shown or said. After a failure there is no picture.
 
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { parseHead, plain, signed } from "../base/format";
@@ -10,8 +10,9 @@ import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/col
 import { signWords } from "./effect-words";
 import { type Caused, type Found, isEstimated, valuesOf } from "./effects";
 import { holdOf } from "./held-scale";
+import { COMPARED } from "./runs";
 import type { Values } from "./selectable";
-import type { Score, Store } from "./store";
+import { FEEDS, SCORES, type Score, type Scores, type Store } from "./store";
 
 /** The names of the scores, in the order of the menu. Sentences use only the part before the parenthesis. */
 const NAMES: Record<Score, string> = {
@@ -48,29 +49,45 @@ export interface MapPicture {
 
 export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
   let last: MapPicture | null = null;
+  /** The picture from the last reply, or the one before it. It is pending while the reply is awaited. */
+  const inTime = (picture: MapPicture | null, lane: string, isAwaited: boolean): MapPicture | null => {
+    const isRefused = store.problems.value.has(lane);
+    last = picture ?? (isRefused ? null : last);
+    const shown = picture ?? (isAwaited ? last : null);
+    return shown && { ...shown, pending: isAwaited };
+  };
   return computed(() => {
     const score = store.score.value;
     const scores = store.scores.value;
     const feeds = store.feeds.value;
     const feeding = store.feeding.value;
+    const awaited = store.awaited.value;
     if (feeds !== null) {
-      if (feeding?.feeds === feeds) last = contributions(store, feeding.rows.rows, feeds);
-    } else if (score === null) last = ofEffect(store, last);
-    else if (scores?.reply.score === score)
-      last = {
-        score,
-        values: scores.values,
-        low: scores.reply.low,
-        high: scores.reply.high,
-        largest: limitOf(scores.values),
-        meaning: scores.reply.meaning,
-        feeds: null,
-        runs: null,
-        measured: null,
-        pending: false,
-      };
-    return last;
+      const fed = feeding?.feeds === feeds ? contributions(store, feeding.rows.rows, feeds) : null;
+      return inTime(fed, FEEDS, awaited.has(FEEDS));
+    } else if (score !== null) {
+      const scored = scores?.reply.score === score ? ofScore(scores) : null;
+      return inTime(scored, SCORES, awaited.has(SCORES));
+    }
+    const lane = (store.runs.shown.value ?? "first") === "first" ? "heads" : COMPARED.heads;
+    if (store.effectShown.value === "direct") return inTime(ofRun(store), lane, store.runs.areAwaited.value);
+    return (last = ofEffect(store, last));
   });
+}
+
+function ofScore({ reply, values }: Scores): MapPicture {
+  return {
+    score: reply.score,
+    values,
+    low: reply.low,
+    high: reply.high,
+    largest: limitOf(values),
+    meaning: reply.meaning,
+    feeds: null,
+    runs: null,
+    measured: null,
+    pending: false,
+  };
 }
 
 function contributions(store: Store, rows: Float32Array | undefined, feeds: Values["feeds"]): MapPicture | null {
@@ -89,10 +106,13 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
  */
 function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
   const effect = store.effectShown.value;
-  if (effect === "direct") return ofRun(store);
   const { heads } = store.effects;
   const found = heads.found.value;
-  if (!found) return last?.score === null ? { ...last, feeds: null, runs: null, pending: true } : ofRun(store);
+  if (effect === "direct" || heads.refusal.value !== null) return null;
+  if (!found) {
+    const shown = last?.score === null ? last : ofRun(store);
+    return shown && { ...shown, feeds: null, runs: null, pending: true };
+  }
   const values = valuesOf(found, effect);
   const limit = heads.reach(effect, limitOf(values));
   const { low, high } = holdOf(store, "heads").range(`heads ${effect}`, { low: -limit, high: limit });

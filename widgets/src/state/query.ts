@@ -1,5 +1,6 @@
 // A view's request to the kernel: sent again whenever it changes, and only while the view is visible. The last reply
-// stays until the next reply or failure arrives.
+// stays until the next reply or failure arrives. If the cache or the kernel is lost, it stays, or comes back, only in
+// the selection that it belongs to.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Ask, Client, Kind, Result } from "../wire/client";
@@ -28,6 +29,7 @@ export function asking<K extends Kind, T>(
   const shown = state<T | null>(null);
   const trouble = state<string | null>(null);
   const waiting = state(0);
+  let last: { selection: string; value: T } | null = null;
   const asked = computed(() => {
     const ask = question();
     const other = ask?.kind === "compare-attention" ? store.runs.otherKey.value : "";
@@ -42,19 +44,23 @@ export function asking<K extends Kind, T>(
       const ask = question();
       if (ask === null) return;
       waiting.value += 1;
+      const selection = `${store.ref.peek()?.id ?? ""} ${JSON.stringify(ask)}`;
       client
         .latest<K>(lane, ask)
         .finally(() => (waiting.value -= 1))
         .then(
           (result) => {
             if (result === null || signal.aborted) return; // replaced by a newer request
-            trouble.value = null;
-            shown.value = read(result, ask);
+            const value = read(result, ask);
+            last = { selection, value };
+            [trouble.value, shown.value] = [null, value];
           },
           (error: unknown) => {
-            if (signal.aborted || isOutdated(error, store)) return;
-            shown.value = null; // the earlier reply is about another selection
-            trouble.value = isRunFirst(error) ? null : error instanceof Error ? error.message : String(error);
+            if (signal.aborted) return;
+            const isLost = isOutdated(error, store);
+            shown.value = isLost && last?.selection === selection ? last.value : null;
+            if (!isLost)
+              trouble.value = isRunFirst(error) ? null : error instanceof Error ? error.message : String(error);
           },
         );
     });

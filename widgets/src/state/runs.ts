@@ -21,6 +21,8 @@ interface Selected {
   readonly headRows: ReadonlySignal<Attribution | null>;
   readonly quantity: ReadonlySignal<string>;
   readonly problems: ReadonlySignal<ReadonlyMap<string, string>>;
+  readonly awaited: ReadonlySignal<ReadonlySet<string>>;
+  readonly late: ReadonlySignal<ReadonlySet<string>>;
   reasonNotDrawn(lane: string): string | null;
 }
 
@@ -71,12 +73,24 @@ export class Runs {
   /** Whether the two runs cannot be compared position by position until they are aligned. */
   readonly areUnaligned = computed(() => this.pairing.value?.how === "none");
 
-  /** The run that the rows belong to, or the difference; null if no runs are compared. */
-  readonly shown = computed<Run | null>(() =>
-    this.store.against.value === null || this.heads.value === null ? null : this.store.run.value,
-  );
+  /** The run that the rows belong to, or the difference; null if no runs are compared, or not yet. */
+  readonly shown = computed<Run | null>(() => {
+    const { against, problems, run } = this.store;
+    const isCompared = this.heads.value !== null || problems.value.has(COMPARED.heads);
+    return against.value !== null && isCompared ? run.value : null;
+  });
 
-  /** The rows of map, ranking and badge: of one run, or of the difference. Until new rows come, the last ones stay. */
+  /** Whether the rows of map, ranking and badge belong to an earlier selection: those of this one are awaited. */
+  readonly areAwaited = computed(() => this.#areIn(this.store.awaited.value));
+  /** Whether they are awaited for longer than a moment. */
+  readonly areLate = computed(() => this.#areIn(this.store.late.value));
+  readonly #areIn = (lanes: ReadonlySet<string>): boolean =>
+    lanes.has("heads") || (this.shown.value !== null && lanes.has(COMPARED.heads));
+
+  /**
+   * The rows of map, ranking and badge: of one run, or of the difference. Until new rows come, the last ones stay.
+   * After a failure there are none.
+   */
   readonly rows = computed<Attribution | null>(() => {
     const run = this.shown.value ?? "first";
     return run === "first" ? this.store.headRows.value : (this.heads.value?.[run] ?? null);
@@ -91,10 +105,14 @@ export class Runs {
   /** The notes of a comparison. */
   readonly notes = computed(() => (this.store.against.value === null ? null : (this.heads.value?.difference ?? null)));
 
-  /** The comparison of a chart, if there is one. */
+  /**
+   * The comparison of a chart, if there is one. The charts of layers and of the lens draw it beside the rows of the
+   * shown run, so it must be of the same selection as these.
+   */
   of(chart: Chart): Comparison | null {
-    const failed = this.store.problems.value.has(COMPARED[chart]);
-    return this.store.against.value === null || failed ? null : this[chart].value;
+    const { against, awaited, problems } = this.store;
+    const isOther = chart !== "heads" && awaited.value.has(chart) !== awaited.value.has(COMPARED[chart]);
+    return against.value === null || problems.value.has(COMPARED[chart]) || isOther ? null : this[chart].value;
   }
 
   /**

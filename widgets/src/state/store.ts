@@ -138,6 +138,15 @@ export class Store extends SelectionSignals {
   readonly spot = signal<Spot | null>(null);
   /** What the head in focus reads at the destination. */
   readonly reading = signal<Reading | null>(null);
+  /**
+   * The lanes of the loader that wait for the reply to the present selection. Until it comes, the last picture stays,
+   * but no number of it is shown or said.
+   */
+  readonly awaited = signal<ReadonlySet<string>>(new Set());
+  /** Whether some lane waits for longer than a moment. */
+  readonly isLate = signal(false);
+  /** The lanes that wait for longer than a moment. Then texts that have numbers of an earlier selection are hidden. */
+  readonly late = computed<ReadonlySet<string>>(() => (this.isLate.value ? this.awaited.value : new Set()));
   /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
   readonly computing = signal(0);
   /** How many requests for neurons are running; meanwhile only the picture of the neurons is out of date. */

@@ -138,11 +138,15 @@ export function createCard(
         (error: unknown) => {
           if (!isCurrent(key, weighting)) return;
           const outdated = isOutdated(error, store);
-          const another = shown.peek()?.head !== head;
+          const before = shown.peek();
+          const another = before?.key !== key || before.weighting !== weighting;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
-          else if (another) trouble.value = `${head} was not read before the cache became unavailable.`;
-          // When the request is refused, the earlier picture must go. And the picture of one head must never be shown
-          // under the name of another head.
+          else if (another) {
+            const what = before?.head === head ? "This selection" : head;
+            trouble.value = `${what} was not read before the cache became unavailable.`;
+          }
+          // When the request is refused, the earlier picture must go. And the picture of one head or prompt must never
+          // be shown under the name of another.
           const nothing: Attention = {
             ...everything(size.peek()),
             step: 1,

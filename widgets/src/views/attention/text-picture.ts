@@ -116,7 +116,11 @@ export function readText(
       (error: unknown) => {
         if (!isCurrent()) return;
         waiting.value = false;
-        if (isOutdated(error, store)) return;
+        const selection = data.key("");
+        if (isOutdated(error, store)) {
+          if (picture.peek()?.selection !== selection) picture.value = null;
+          return;
+        }
         trouble.value = error instanceof Error ? error.message : String(error);
         picture.value = null; // otherwise the user would take the earlier picture for this one
       },

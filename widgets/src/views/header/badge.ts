@@ -27,7 +27,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const run = store.runs.shown.value;
     const { whose, quantity } = whoseOf(run, store.quantity.value);
     const refused = store.runs.whyNoRows() !== null;
-    if (!data || refused) {
+    if (!data || refused || store.runs.areLate.value) {
       const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
       if (lacking)
         return render(
@@ -128,7 +128,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
 
   watch(signal, () => {
     const data = store.runs.rows.value;
-    more.hidden = !open.value || !data;
+    more.hidden = !open.value || !data || store.runs.areLate.value;
     if (!data) return;
     const { constant, tolerance } = data.reply;
     const { kind, measured, unexplained } = verdict(data);

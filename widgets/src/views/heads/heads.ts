@@ -165,10 +165,8 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     void shape.value;
     const theme = store.theme.value;
     const shown = picture.value;
-    const direct = store.effectShown.value === "direct";
-    const stale = direct && shown?.score === null && shown.feeds === null && store.runs.whyNoRows() !== null;
     const end = endOf();
-    if (!shown) return;
+    if (!shown) return clear();
     let index = 0;
     for (const [name, cell] of cells) {
       const value = shown.values[index] ?? NaN;
@@ -179,9 +177,9 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       cell.classList.toggle("rs-absent", absent || (unknown && !shown.measured));
       if (absent) cell.setAttribute("aria-disabled", "true");
       else cell.removeAttribute("aria-disabled");
-      cell.style.backgroundColor = absent || unknown || stale || late ? "" : css(colourOf(shown, value, theme));
+      cell.style.backgroundColor = absent || unknown || late ? "" : css(colourOf(shown, value, theme));
       cell.classList.toggle("rs-estimate", !absent && !unknown && !late && !shown.pending && isHatched(shown, index));
-      cell.classList.toggle("rs-beyond", !absent && !stale && !late && liesBeyond(shown, value));
+      cell.classList.toggle("rs-beyond", !absent && !late && liesBeyond(shown, value));
       cell.setAttribute(
         "aria-label",
         `${name} ${
@@ -189,23 +187,34 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
             ? "no attention"
             : late
               ? LATE
-              : stale
-                ? "not known"
-                : shown.pending
-                  ? "not known yet"
-                  : shown.measured
-                    ? effectWords(shown, index)
-                    : unknown && shown.score === null
-                      ? "not cached"
-                      : cellWords(shown, value) + runWords(shown, index)
+              : shown.pending
+                ? "not known yet"
+                : shown.measured
+                  ? effectWords(shown, index)
+                  : unknown && shown.score === null
+                    ? "not cached"
+                    : cellWords(shown, value) + runWords(shown, index)
         }`,
       );
       index += 1;
     }
     bar.classList.toggle("rs-empty", shown.measured !== null && shown.largest === 0); // nothing is known yet
     colours.style.backgroundImage = levelScale(shown, theme);
-    [ends[0].textContent, ends[1].textContent] = endWords(shown);
+    const texts = shown.pending && store.isLate.value ? ["", ""] : endWords(shown);
+    [ends[0].textContent, ends[1].textContent] = [texts[0] ?? "", texts[1] ?? ""];
   });
+
+  /** There is no value to show: the request failed, or nothing was received yet. */
+  function clear(): void {
+    for (const [name, cell] of cells) {
+      cell.classList.remove("rs-late", "rs-absent", "rs-estimate", "rs-beyond");
+      cell.removeAttribute("aria-disabled");
+      cell.style.backgroundColor = "";
+      cell.setAttribute("aria-label", `${name} not known`);
+    }
+    colours.style.backgroundImage = "";
+    ends[0].textContent = ends[1].textContent = "";
+  }
 
   watch(signal, () => {
     void shape.value;

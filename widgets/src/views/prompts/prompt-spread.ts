@@ -40,7 +40,9 @@ export function promptSpread(
     attributionOf,
   );
 
-  /** The last spread that is known. It stays on screen until a new reply comes. */
+  const lane = computed(() => (head.value === null ? "lens" : "heads"));
+  const waiting = computed(() => (store.isMean.value ? store.awaited.value.has(lane.value) : request.waiting.value));
+  /** The last spread that is known. It stays on screen while a reply is awaited. */
   let last: PromptSpread | null = null;
   const spread = computed(() => {
     const heads = store.facts.value?.heads ?? 0;
@@ -49,12 +51,12 @@ export function promptSpread(
         ? store.lens.value
         : store.headRows.value
       : request.shown.value;
-    return (last = promptSpreadOf(attribution, head.value, heads) ?? last);
+    return (last = promptSpreadOf(attribution, head.value, heads) ?? (waiting.value ? last : null));
   });
   return {
     spread,
-    trouble: computed(() => (store.isMean.value ? null : request.trouble.value)),
-    waiting: request.waiting,
+    trouble: computed(() => (store.isMean.value ? store.reasonNotDrawn(lane.value) : request.trouble.value)),
+    waiting,
   };
 }
 

@@ -51,12 +51,14 @@ export function headClauses(
           ...inSecond(store, picture, head),
         ];
   const read = reading?.head === name ? readClauses(store, reading) : [];
-  return [own, ...read, ...(picture !== null && picture.score !== null ? [scoreClause(store, name, picture)] : [])];
+  const isScored = picture !== null && picture.score !== null && !picture.pending;
+  return [own, ...read, ...(isScored ? [scoreClause(store, name, picture)] : [])];
 }
 
 /** What a head adds in the second run, if two runs are compared: “ in A, −2.31 in B”. */
 function inSecond(store: Store, picture: MapPicture | null, { layer, head }: Head): Sentence {
-  const value = picture?.runs?.second[layer * (store.facts.value?.heads ?? 0) + head] ?? NaN;
+  const runs = picture?.pending ? null : picture?.runs; // both runs must be of this selection
+  const value = runs?.second[layer * (store.facts.value?.heads ?? 0) + head] ?? NaN;
   return Number.isFinite(value) ? [" in\u00a0A, ", { stress: signed(value, store.largest.value) }, " in\u00a0B"] : [];
 }
 

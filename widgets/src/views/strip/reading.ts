@@ -14,9 +14,11 @@ export interface Focus {
   head: ReadonlySignal<string | null>;
   /** What the head in focus reads. The previous reading stays until the next one comes. */
   reading: ReadonlySignal<Reading | null>;
+  /** The same for sentences: null until it belongs to the head in focus and to the selection. */
+  said: ReadonlySignal<Reading | null>;
   /** What the strip shows: the row of a card while the user points at that row, else `reading`. */
   strip: ReadonlySignal<Reading | null>;
-  /** Whether `strip` still belongs to another head or row. */
+  /** Whether `strip` still belongs to another head, row or selection. */
   waiting: ReadonlySignal<boolean>;
   /** A sentence that says why there is no reading; null if there is one, or if it is still loading. */
   trouble: ReadonlySignal<string | null>;
@@ -27,7 +29,10 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
   const { head, fallsBack } = focus(store, signal);
   const reading = state<Reading | null>(null);
   const trouble = state<string | null>(null);
-  const put = (found: Reading | null, why: string | null = null): void => {
+  /** The selection that the reading belongs to. */
+  const read = state("");
+  const put = (found: Reading | null, why: string | null = null, of = ""): void => {
+    read.value = of;
     reading.value = store.reading.value = found;
     trouble.value = why;
   };
@@ -41,7 +46,8 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
       const show = (attention: Parameters<typeof ownDestination>[0]): void => {
         const { reads, sourceContributions } = attention;
         const destination = ownDestination(attention, store);
-        put(reads && { head: name, destination, weights: reads, contributions: sourceContributions });
+        const found = reads && { head: name, destination, weights: reads, contributions: sourceContributions };
+        put(found, null, key);
       };
       const kept = data.kept(key, weighting);
       const left = fallsBack();
@@ -54,20 +60,21 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
         (error: unknown) => {
           if (signal.aborted || head.peek() !== name || data.key(name) !== key) return;
           if (store.weighting.peek() !== weighting) return;
-          const another = reading.peek()?.head !== name;
           if (!isOutdated(error, store)) put(null, error instanceof Error ? error.message : String(error));
-          else if (another) put(null); // the reading of another head must not appear under this name
+          else if (read.peek() !== key) put(null); // it must not appear under the name of another head or prompt
         },
       );
     });
   });
   const strip = computed(() => room.followed.value ?? reading.value);
+  const isEarlier = computed(() => head.value === null || read.value !== data.key(head.value));
   const waiting = computed(() => {
     const followed = room.followed.value;
     if (followed) return followed.destination !== room.row.value;
-    return reading.value !== null && reading.value.head !== head.value;
+    return reading.value !== null && isEarlier.value;
   });
-  return { head, reading: computed(() => reading.value), strip, waiting, trouble: computed(() => trouble.value) };
+  const said = computed(() => (isEarlier.value ? null : reading.value));
+  return { head, reading: computed(() => reading.value), said, strip, waiting, trouble: computed(() => trouble.value) };
 }
 
 /** The head that was pointed at or pinned last; and whether it is in focus only because another head was unpinned. */

@@ -171,7 +171,7 @@ export function segmentSentence(
   const feature = showsFeature(store) ? store.featureShown.value : null;
   if (feature) return [`${name}, ${extent(segment)}: `, ...featureWords(feature, segment), click];
   if (showsEach(store)) return [`${name}, ${extent(segment)}: `, ...eachWords(store, added, segment), click];
-  const reading = focus.reading.value;
+  const reading = focus.said.value;
   if (!reading)
     return [`${name}, ${extent(segment)}`, ...(whole ? [": ", ...wholeWords(store, whole, segment)] : []), click];
   const { head, destination } = reading;

@@ -25,7 +25,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
   watch(signal, () => {
     const own = store.sentence.value;
     const name = store.hoveredHead.value ?? focus.head.value;
-    const clauses = own ? [own] : name !== null ? headClauses(store, name, focus.reading.value, picture.value) : [];
+    const clauses = own ? [own] : name !== null ? headClauses(store, name, focus.said.value, picture.value) : [];
     const refused =
       name === null
         ? (store.runs.whyNoRows() ??

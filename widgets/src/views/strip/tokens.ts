@@ -214,7 +214,7 @@ export function mountTokens(
     if (at === null) said = null;
     const token = at === null ? undefined : store.tokens.value[at];
     if (!token || at === null) return;
-    const reading = focus.reading.value;
+    const reading = focus.said.value;
     const words = showsFeature(store)
       ? featureSentence(store, at)
       : showsEach(store)
