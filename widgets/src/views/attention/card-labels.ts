@@ -28,6 +28,9 @@ export function sureOf(marked: number | null, lit: number | null, distance: numb
   return [marked, lit].flatMap((at) => at ?? []);
 }
 
+/** How far a slanted label may extend beyond the last column, in CSS pixels, and how far it extends per pixel. */
+const [BEYOND, SLANT] = [14, Math.cos((58 * Math.PI) / 180)];
+
 export function axisLabels(
   store: Store,
   part: Part,
@@ -44,7 +47,12 @@ export function axisLabels(
     sureOf(marked, lit, side / part.span, LINE[axis]),
     LINE[axis],
   ).map((i) => {
-    const place = `${axis === "source" ? "left" : "top"}:${((i - start + 0.5) / part.span) * 100}%`;
+    const along = (i - start + 0.5) / part.span;
+    const longest = Math.floor((side * (1 - along) + BEYOND) / SLANT);
+    const place =
+      axis === "source"
+        ? `left:${along * 100}%;max-width:min(${longest}px, var(--tops) - 2px)`
+        : `top:${along * 100}%`;
     const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${
       tokens[i]?.padding ? "rs-padding" : ""
     }`;
