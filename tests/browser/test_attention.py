@@ -277,3 +277,35 @@ def test_thumbnails_are_named_enlarged_and_pinned(opened: tuple[Lab, Locator]) -
     thumb.click()
     lab.becomes("panel.heads", ["L23H3", "L29H0", "L23H2", "L23H1"])
     expect(thumb).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_single_card_uses_the_room_and_no_label_leaves_a_card(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    lab.page.set_viewport_size({"width": 1440, "height": 900})
+    lab.python("0", before="panel.heads = []")
+    expect(panel.get_by_role("region", name=re.compile("^Attention L"))).to_have_count(0)
+    panel.evaluate("node => node.scrollIntoView({ block: 'start' })")
+    side = "card => card.querySelector('.rs-matrix').clientWidth"
+    leaving = """card => [...card.querySelectorAll('.rs-sources > span, .rs-destinations > span')].filter(label => {
+        const [own, around] = [label.getBoundingClientRect(), card.getBoundingClientRect()];
+        return own.right > around.right + 18 || own.left < around.left;
+    }).map(label => label.textContent)"""
+    unlabelled = "card => card.querySelectorAll('.rs-destinations > span').length"
+
+    hovered = panel.get_by_role("gridcell", name=re.compile("^L23H3 "))
+    hovered.hover()
+    single = card(panel, "L23H3")
+    lab.until(lambda: single.evaluate(side), lambda pixels: pixels >= 264)
+    assert single.evaluate(unlabelled) == lab.python("cache['pattern', 23].shape[-1]")  # no label is skipped
+    assert single.evaluate(leaving) == []
+    large = single.evaluate(side)
+    hovered.click()
+    expect(single.get_by_role("button", name="unpin L23H3")).to_be_visible()
+    assert single.evaluate(side) == large
+    panel.get_by_role("gridcell", name=re.compile("^L29H0 ")).hover()  # two cards, to compare
+    both = (single, card(panel, "L29H0"))
+    lab.until(lambda: [one.evaluate(side) for one in both], lambda sides: sides[0] == sides[1] < large)
+    for one in both:
+        assert one.evaluate(leaving) == []
+    hovered.hover()
+    lab.until(lambda: single.evaluate(side), lambda pixels: pixels == large)

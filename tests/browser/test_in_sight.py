@@ -123,6 +123,20 @@ OVERLAPPING = """controls => {
             .map(two => `${one.name} overlaps ${two.name}`)
     ]);
 }"""
+WRONG_IN_TOP = """top => {
+    const name = top.querySelector(".rs-cache");
+    const [line, facts, badge, help] = [".rs-name-line", ".rs-what", ".rs-badge-text", ".rs-help-place"]
+        .map(part => top.querySelector(part).getBoundingClientRect());
+    const whole = top.querySelector(".rs-badge-text");
+    return [
+        ...(name.getBoundingClientRect().height > 24 ? ["the name has more than one line"] : []),
+        ...(name.scrollWidth > name.clientWidth ? ["the name is cut off"] : []),
+        ...(top.getBoundingClientRect().height > 44 ? ["the header is too high"] : []),
+        ...(whole.scrollWidth > whole.clientWidth ? ["the badge is cut off"] : []),
+        ...(line.right > facts.left + 1 || facts.right > badge.left + 1 || badge.right > help.left + 1
+            ? ["parts overlap"] : [])
+    ];
+}"""
 CLIPPED = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.textContent)"
 
 
@@ -159,18 +173,42 @@ def test_the_target_is_not_cut_off_while_heads_are_taken_out(lab: Lab, target: s
             if target == "run.answers":
                 assert view.locator(".rs-target-line .rs-chip").evaluate_all(CLIPPED) == [], (state, width)
             assert view.locator(".rs-controls").evaluate(OVERLAPPING) == [], (state, width)
+            assert view.locator(".rs-top").evaluate(WRONG_IN_TOP) == [], (state, width)
+
+    def in_a_prompt_and_in_the_mean(state: str) -> None:
+        for button in ("One prompt", re.compile("mean")):
+            view.get_by_role("group", name="Prompt").get_by_role("button", name=button).click()
+            expect(view.locator(".rs-badge")).to_contain_text("an unchanged run gives", timeout=MEASURES)
+            lab.ready(view)
+            is_whole(f"{state}, {button}")
 
     is_whole("plain")
     cell(view, "L23H3").click()
     view.locator(".rs-take-out").click()
     expect(view.locator(".rs-badge")).to_contain_text("an unchanged run gives", timeout=MEASURES)
-    is_whole("taken out")
+    in_a_prompt_and_in_the_mean("taken out")
     lab.start_cell("import time\nwhile True: time.sleep(0.05)")
     cell(view, "L29H1").click()
     view.locator(".rs-take-out").click()
     expect(view.locator(".rs-run-state")).to_have_text("waits for the running cell", timeout=FOLLOWS)
     is_whole("waits")
     lab.interrupt()
+    in_a_prompt_and_in_the_mean("two are taken out")
+
+
+def test_a_long_name_is_shortened_on_its_line(lab: Lab) -> None:
+    """The name of a cache never breaks, and keeps room for the badge; its tooltip has the whole name."""
+    name = "cache_of_the_corrupted_prompts_with_many_names_in_them"
+    setup = f"import residscope\nfrom residscope import demo\nrun = demo.ioi()\n{name} = run.cache"
+    lab.open(lab.write_notebook("long-name.ipynb", setup, f"panel = residscope.inspect({name})\npanel"))
+    lab.run_all()
+    lab.command("application:toggle-left-area")
+    view = lab.panel()
+    for width in (560, 640, 899, 900, 1100):
+        style = "(node, width) => Object.assign(node.style, { boxSizing: 'content-box', width: `${width}px` })"
+        view.evaluate(style, width)
+        assert view.locator(".rs-top").evaluate(WRONG_IN_TOP) in ([], ["the name is cut off"]), width
+    assert view.locator(".rs-cache").get_attribute("title") == name
 
 
 def test_three_heads_are_read_with_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:

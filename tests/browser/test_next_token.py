@@ -116,7 +116,13 @@ def test_a_click_on_a_token_asks_what_wrote_it(opened: tuple[Lab, Locator]) -> N
     first.click(force=True)  # has no effect, because the token is disabled
     assert lab.python("panel.position") == 4
 
-    panel.get_by_role("button", name="minus runner-up").click()
+    minus = panel.get_by_role("button", name="minus runner-up")
+    cut = "node => node.innerText.trim() === 'minus' || node.scrollWidth > node.clientWidth"
+    for width in (330, 480, 560, 759, 760, 830, 900, 970, 1100):
+        panel.evaluate("(node, width) => node.style.width = `${width}px`", width)
+        assert not minus.evaluate(cut), width
+    panel.evaluate("node => node.removeAttribute('style')")
+    minus.click()
     settled(panel)
     assert number(badge.inner_text(), r"sum to ([+−][\d.]+)") == pytest.approx(chosen[4] - other[4], abs=0.006)
     assert lab.python("repr(panel.target)") == "targets.next_token(versus='runner-up')"

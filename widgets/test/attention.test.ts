@@ -11,6 +11,7 @@ import { AttentionRoom } from "../src/views/attention/attention-room";
 import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
 import { cellNumbers, cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
 import { createCard } from "../src/views/attention/card";
+import { aloneIn, slotsIn } from "../src/views/attention/card-slots";
 import { readTextLine } from "../src/views/attention/text-line";
 import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { largest, ThumbnailStore } from "../src/views/attention/thumbnail-data";
@@ -817,4 +818,12 @@ describe("the attention tab", () => {
       close();
     }
   });
+});
+
+it("a single card uses the whole area, if it is then larger than beside others", () => {
+  const several = slotsIn(474, 690, 780);
+  expect(several).toEqual({ columns: 2, rows: 2, side: 150 });
+  expect(aloneIn(474, 690, 780, 330, several)).toEqual({ columns: 1, rows: 1, side: 284 }); // all of it is visible
+  expect(aloneIn(474, 690, 560, 330, several)).toEqual({ columns: 1, rows: 1, side: 220 });
+  expect(aloneIn(240, 690, 780, 330, several)).toBeNull();
 });

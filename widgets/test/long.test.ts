@@ -6,7 +6,7 @@ import { settingOf, shownPictures } from "../src/export/shown-pictures";
 import { Store } from "../src/state/store";
 import { unpacked } from "../src/views/attention/attention-data";
 import { strongest } from "../src/views/attention/attention-words";
-import { labelled } from "../src/views/attention/card-labels";
+import { labelled, sureOf } from "../src/views/attention/card-labels";
 import { all, key, open, text } from "./open";
 import { figure, tableOf } from "./pictures";
 
@@ -89,6 +89,12 @@ it("only some labels are shown if there are many, and the marked ones always", (
     ...Array.from({ length: 19 }, (_, i) => 300 + i * 200),
     4099,
   ]);
+});
+
+it("the label under the pointer replaces that of the destination if they would overlap", () => {
+  expect(sureOf(20, 21, 3.4, 12)).toEqual([21]);
+  expect(sureOf(20, 24, 3.4, 12)).toEqual([20, 24]);
+  expect(sureOf(20, null, 3.4, 12)).toEqual([20]);
 });
 
 describe("a long prompt", { timeout: 20_000 }, () => {

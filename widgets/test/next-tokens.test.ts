@@ -61,6 +61,26 @@ describe("what came next", () => {
     expect(root.querySelector(".rs-axes.rs-has-active")).toBeNull(); // no layer is highlighted
   });
 
+  it("shows the row of a hovered token where this token was predicted: at the position before it", async () => {
+    const { root, settled } = await open({ wire_target: NEXT, prompt: 0, heads: ["L1H0"] });
+    await settled();
+    const option = (at: number): HTMLElement =>
+      root.querySelector<HTMLElement>(`.rs-tokens [data-position="${at}"]`) ?? expect.fail();
+    const names = (axis: string): string[] => all(root, `.rs-card .rs-${axis} .rs-lit`).map(text);
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-card .rs-reads"))).not.toBe(""));
+    option(3).dispatchEvent(new Event("pointerover", { bubbles: true }));
+    await vi.waitFor(() => expect(names("destinations")).toEqual([option(2).textContent]));
+    expect(names("sources")).toEqual([]);
+    expect(text(root.querySelector(".rs-card .rs-source-bars-label"))).toContain(option(2).textContent);
+    expect(text(root.querySelector(".rs-card .rs-reads"))).toMatch(`“${option(2).textContent}” reads`);
+    expect(text(root.querySelector(".rs-sentence"))).toContain(`“${option(3).textContent}” after`);
+    all(root, ".rs-next-key button")
+      .find((button) => text(button) === "attention")
+      ?.click(); // then a token is a source
+    await vi.waitFor(() => expect(names("sources")).toEqual([option(3).textContent]));
+    expect(names("destinations")).toEqual([option(3).textContent]);
+  });
+
   it("asks for the head under the pointer if all heads are too many, and keeps its values", async () => {
     const kernel = recordedKernel();
     const few: Kernel = (ask) => {

@@ -27,6 +27,11 @@ export function nextKey(store: { dataKey: Of<string>; prompt: Of<number | null>;
   return `${store.dataKey.value} ${store.prompt.value} ${targetKey(store.target.value)}`;
 }
 
+/** Whether the strip shows what is added to each token, not what the head in focus reads. */
+export function showsEach(store: { asksEach: Of<boolean>; stripReads: Of<boolean> }): boolean {
+  return store.asksEach.value && !store.stripReads.value;
+}
+
 /** Whether a token follows at this position. */
 export function hasNext({ tokens: { value: tokens } }: Tokens, position: number): boolean {
   const [here, next] = [tokens[position], tokens[position + 1]];

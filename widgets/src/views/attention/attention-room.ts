@@ -1,5 +1,6 @@
 // The state that the attention views of one panel share: the maps, the colour scale, the active destination.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
+import { showsEach } from "../../state/next-tokens";
 import type { Reading } from "../../state/reading";
 import type { Presentation, Store } from "../../state/store";
 import type { Client } from "../../wire/client";
@@ -13,7 +14,12 @@ export class AttentionRoom {
   readonly pointed = state<number | null>(null);
   /** What the destination under the pointer reads. The token strip shows it while the pointer is there. */
   readonly followed = state<Reading | null>(null);
-  /** The active destination: under the pointer, else a token hovered elsewhere, else the panel's destination. */
+  /**
+   * The row and the column of a cell or a token under the pointer. A token of the strip is both, but not while the strip
+   * shows what is added to each token: that is asked at the position before it.
+   */
+  readonly hovered: ReadonlySignal<{ row: number | null; column: number | null }>;
+  /** The active destination: the hovered row, else the panel's destination. */
   readonly row: ReadonlySignal<number | null>;
 
   constructor(
@@ -22,7 +28,12 @@ export class AttentionRoom {
   ) {
     this.data = new AttentionStore(store, client);
     this.limits = new Limits(store);
-    this.row = computed(() => this.pointed.value ?? store.hoveredToken.value ?? store.destination.value);
+    this.hovered = computed(() => {
+      const [pointed, token] = [this.pointed.value, store.hoveredToken.value];
+      if (pointed !== null || token === null || !showsEach(store)) return { row: pointed ?? token, column: token };
+      return { row: token > 0 ? token - 1 : null, column: null };
+    });
+    this.row = computed(() => this.hovered.value.row ?? store.destination.value);
   }
 
   /** Whether one of these presentations is visible; only visible ones send requests. */

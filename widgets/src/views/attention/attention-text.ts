@@ -33,7 +33,12 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   const inSight = room.inSight("text");
   const direction = state<Direction>("reads");
   const locked = state<number | null>(null);
-  const token = computed(() => locked.value ?? store.hoveredToken.value ?? store.destination.value);
+  /** The token under the pointer, in this view. */
+  const own = state<number | null>(null);
+  const token = computed(() => {
+    const elsewhere = direction.value === "reads" ? room.hovered.value.row : store.hoveredToken.value;
+    return locked.value ?? own.value ?? elsewhere ?? store.destination.value;
+  });
 
   const chips = element("div", "rs-chips", { role: "group", "aria-label": "Heads" });
   const tools = element("div", "rs-text-tools");
@@ -202,7 +207,6 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
         : undefined;
     return position === undefined ? null : Number(position);
   };
-  const own = state<number | null>(null);
   const light = (position: number | null): void => {
     own.value = position;
     store.hoveredToken.value = position;

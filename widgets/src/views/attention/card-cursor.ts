@@ -73,9 +73,8 @@ export function mountCursor(
     const size = shown.value?.attention.size ?? 0;
     const within = (at: number | null): number | null => (at !== null && at < size ? at : null);
     const at = cursor.value;
-    const hovered = within(store.hoveredToken.value);
-    const q = within(at?.q ?? pointed.value ?? hovered);
-    const k = within(at?.k ?? hovered);
+    const q = within(at?.q ?? room.hovered.value.row);
+    const k = within(at?.k ?? room.hovered.value.column);
     const dest = within(store.destination.value);
     place(destination, dest !== null, (dest ?? 0) - top, 0, 1, span);
     place(row, q !== null, (q ?? 0) - top, 0, 1, span);

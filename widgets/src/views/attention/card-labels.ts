@@ -1,4 +1,5 @@
-// Token labels along a matrix. If there are many tokens, only some have a label; the destination always has one.
+// Token labels along a matrix. If there are many tokens, only some have a label. The destination has one, and so has
+// the token under the pointer.
 import { html, type TemplateResult } from "lit-html";
 import type { Part } from "../../draw/zoom";
 import type { Store } from "../../state/store";
@@ -21,6 +22,15 @@ export function labelled(
   return [...new Set([...free, ...there])].sort((a, b) => a - b);
 }
 
+/** The positions that always have a label. The one under the pointer replaces the destination if they would overlap. */
+export function sureOf(marked: number | null, lit: number | null, distance: number, line: number): number[] {
+  if (marked !== null && lit !== null && Math.abs(marked - lit) * distance < line) return [lit];
+  return [marked, lit].flatMap((at) => at ?? []);
+}
+
+/** How far a slanted label may extend beyond the last column, in CSS pixels, and how far it extends per pixel. */
+const [BEYOND, SLANT] = [14, Math.cos((58 * Math.PI) / 180)];
+
 export function axisLabels(
   store: Store,
   part: Part,
@@ -34,10 +44,15 @@ export function axisLabels(
   return html`${labelled(
     { start, span: part.span },
     side,
-    [marked, lit].flatMap((at) => at ?? []),
+    sureOf(marked, lit, side / part.span, LINE[axis]),
     LINE[axis],
   ).map((i) => {
-    const place = `${axis === "source" ? "left" : "top"}:${((i - start + 0.5) / part.span) * 100}%`;
+    const along = (i - start + 0.5) / part.span;
+    const longest = Math.floor((side * (1 - along) + BEYOND) / SLANT);
+    const place =
+      axis === "source"
+        ? `left:${along * 100}%;max-width:min(${longest}px, var(--tops) - 2px)`
+        : `top:${along * 100}%`;
     const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${
       tokens[i]?.padding ? "rs-padding" : ""
     }`;

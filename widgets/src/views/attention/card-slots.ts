@@ -1,7 +1,9 @@
 // The layout of the cards next to the head map. The area is as high as the map and the ranking, however many heads are
-// pinned. Cards that do not fit are on further pages to the right. The pages are filled in the order of pinning, so no
-// card moves when another head is pinned. If there are further pages, the preview covers the last visible place.
+// pinned. A single card uses the whole area. Otherwise there is room for at least two cards, to compare. Cards that do
+// not fit are on further pages to the right. The pages are filled in the order of pinning, so of several cards none
+// moves when another head is pinned. If there are further pages, the preview covers the last visible place.
 // Pointing at a pinned head hides the preview and scrolls to the page of that head.
+import { child, later } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 
 // Sizes in CSS pixels.
@@ -12,6 +14,10 @@ const NARROWEST = 226;
 const [LARGEST, SMALLEST] = [264, 150];
 /** The space that a card needs around its picture. */
 const AROUND = { x: 76, y: 150 };
+/** The same for a single card: its names may be longer, and its picture larger. layout.css has the sizes of the names. */
+const ALONE = { x: 100, y: 166, smallest: 220, largest: 360 };
+/** A card gets the whole area only after it was alone for this time, so that nothing flickers between two heads. */
+const SETTLED_MS = 400;
 /** The height of a scroll bar. */
 const BAR = 12;
 /** If the panel is at least this wide, the cards are next to the map. layout.css has the same number. */
@@ -36,6 +42,17 @@ export function slotsIn(width: number, height: number, free: number): Slots {
   return { columns, rows: 2, side: Math.max(SMALLEST, Math.min(most, half)) };
 }
 
+/**
+ * The layout of a single card; null if it would not be larger than beside others. `above` is the height of the panel
+ * above the cards: the whole card should be visible.
+ */
+export function aloneIn(width: number, height: number, free: number, above: number, others: Slots): Slots | null {
+  const side = Math.floor(
+    Math.min(ALONE.largest, width - ALONE.x, height - BAR - ALONE.y, Math.max(ALONE.smallest, free - above - ALONE.y)),
+  );
+  return side > others.side ? { columns: 1, rows: 1, side } : null;
+}
+
 /** The place of the `nth` card: its page (from 0), and its column (counted over all pages) and row (both from 1). */
 export function place(
   nth: number,
@@ -50,24 +67,49 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
   const charts = row.closest<HTMLElement>(".rs-charts");
   const panel = row.closest<HTMLElement>(".residscope");
   const beside = [".rs-heads", ".rs-rank"].flatMap((name) => charts?.querySelector<HTMLElement>(name) ?? []);
-  let room: Slots | null = null;
+  let room: { several: Slots; alone: Slots | null } | null = null;
   let slots: Slots | null = null;
   let known = new Set(store.heads.peek());
+  let isAlone = true;
+  let waiting: AbortController | null = null;
 
-  const measure = (): Slots | null => {
+  const measure = (): typeof room => {
     if (row.clientWidth === 0) return room; // while the row is hidden, the layout stays
     if (!panel || panel.clientWidth < BESIDE_PX) return null;
     const style = getComputedStyle(row);
     const bottom = Math.max(...beside.map((node) => node.getBoundingClientRect().bottom));
     const free = parseFloat(style.getPropertyValue("--free")) || window.innerHeight;
-    return slotsIn(row.clientWidth - parseFloat(style.paddingRight), bottom - row.getBoundingClientRect().top, free);
+    const { top } = row.getBoundingClientRect();
+    const [width, height] = [row.clientWidth - parseFloat(style.paddingRight), bottom - top];
+    const several = slotsIn(width, height, free);
+    return { several, alone: aloneIn(width, height, free, top - panel.getBoundingClientRect().top, several) };
+  };
+
+  /** Whether a single card is shown. A card that was just left alone stays small for a moment. */
+  const alone = (cards: HTMLElement[]): boolean => {
+    const now = cards.filter((card) => !card.classList.contains("rs-placeholder")).length <= 1;
+    if (!now || isAlone) {
+      waiting?.abort();
+      waiting = null;
+      isAlone = now;
+    } else if (!waiting) {
+      waiting = child(signal);
+      later(SETTLED_MS, waiting.signal, () => {
+        isAlone = true;
+        layOut();
+      });
+    }
+    return isAlone;
   };
 
   const layOut = (): void => {
-    slots = row.querySelector(":scope > .rs-large") ? null : room;
     const cards = [...row.children].filter((node): node is HTMLElement => node instanceof HTMLElement && !node.hidden);
+    const single = alone(cards) ? (room?.alone ?? null) : null;
+    slots = row.querySelector(":scope > .rs-large") ? null : (single ?? room?.several ?? null);
+    const isSingle = slots !== null && slots === single;
     const pinned = store.heads.peek().length;
-    const more = slots !== null && pinned + 1 > slots.columns * slots.rows;
+    const more = slots !== null && !isSingle && pinned + 1 > slots.columns * slots.rows;
+    row.classList.toggle("rs-alone", isSingle);
     row.classList.toggle("rs-slots", slots !== null);
     row.classList.toggle("rs-more", more);
     for (const card of row.children) card.classList.toggle("rs-ahead", more && card === cards[pinned]);
@@ -84,10 +126,11 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
       across: columns,
       rows,
       side: `${side}px`,
-      line: `${side + AROUND.y}px`,
+      line: `${side + (isSingle ? ALONE : AROUND).y}px`,
     }))
       row.style.setProperty(`--slot-${name}`, String(value));
     cards.forEach((card, nth) => {
+      if (isSingle) return card.style.removeProperty("grid-area");
       const { column, row: at } = place(nth, { columns, rows });
       // The preview spans all columns of the last row, so that it stays visible wherever the user scrolls to.
       card.style.gridArea = more && nth === pinned ? `${rows} / 1 / auto / -1` : `${at} / ${column}`;
@@ -110,7 +153,8 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     room = measure();
     layOut();
   });
-  for (const node of [row, ...beside]) observer.observe(node);
+  const above = panel?.querySelectorAll(".rs-header, .rs-sight") ?? [];
+  for (const node of [row, ...beside, ...above]) observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   return () => {
     layOut();

@@ -268,11 +268,9 @@ export function createCard(
   watch(signal, () => fitWords(reads, parts.value));
 
   watch(signal, () => {
-    render(axisLabels(store, part.value, "source", side.value, store.hoveredToken.value), sources);
-    render(
-      axisLabels(store, part.value, "destination", side.value, room.pointed.value ?? store.hoveredToken.value),
-      destinations,
-    );
+    const { row, column } = room.hovered.value;
+    render(axisLabels(store, part.value, "source", side.value, column), sources);
+    render(axisLabels(store, part.value, "destination", side.value, row), destinations);
   });
   const labelled = state(false);
   watch(signal, () => {

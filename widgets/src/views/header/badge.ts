@@ -102,6 +102,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             title="Notes on these values: click to read them">${count}<i>${
               count === 1 ? " note" : " notes"
             }</i></span>`;
+    // If there is no room for all parts, the one in the middle is left out; the tooltip has it.
+    const cut = text.indexOf(" · ");
+    const [verdictWords, whoseWords] = cut < 0 ? [text, ""] : [text.slice(0, cut), text.slice(cut)];
     const tip = [starred(text), each?.words ?? "", replayed, scoreMeaning(store)]
       .filter((part) => part !== "")
       .join(". ");
@@ -119,7 +122,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             "adds up: ",
             "",
           )} title=${tip} @click=${() => (open.value = !open.value)}><span
-            class="rs-badge-long">${text}${each === null ? nothing : ` · ${each.words}`}${
+            class="rs-badge-long">${verdictWords}<span class=${
+              replayed ? "rs-badge-whose" : nothing
+            }>${whoseWords}</span>${each === null ? nothing : ` · ${each.words}`}${
               replayed ? ` · ${replayed}` : nothing
             }</span>${mark}</button>`,
       status,

@@ -105,7 +105,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
     const { list } = store.hostControls.value ?? {};
     const narrow = width.value < ROOM_PX;
     const label = shown(store.cacheName.value || f?.name || "cache");
-    const name = html`<b class="rs-cache">${label}</b>`;
+    const name = html`<b class="rs-cache" title=${list || narrow ? nothing : label}>${label}</b>`;
     const count = list?.count.value ?? "";
     const isOpen = list ? list.open.value : open.value && narrow;
     const toggle = (): void => (list ? list.toggle() : void (open.value = !open.peek()));

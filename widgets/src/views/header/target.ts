@@ -90,13 +90,13 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
             aria-label="answer: what came next" aria-haspopup="listbox" aria-expanded=${open.value === "answer"}
             title="At each position, the token that really follows. Click to choose another answer"
             @click=${() => (open.value = open.peek() === "answer" ? null : "answer")}><span
-              class="rs-whose">what came </span>next</button>
+              class="rs-came">what came </span>next</button>
           ${
             versus === null
               ? html`<button type="button" class="rs-quiet" data-side="distractor"
                 aria-label="minus runner-up" title="At each position, subtract the logit of the most likely other token"
                 @click=${() => begin(store, nextToken("runner-up"))}>minus <span
-                  class="rs-whose">runner-up</span></button>`
+                  class="rs-runner-up">runner-up</span><span class="rs-less" aria-hidden="true">…</span></button>`
               : html`<span>minus</span> <span class="rs-chip rs-fixed"
                   title="At each position, the most likely other token">runner-up</span>
                 <button type="button" class="rs-quiet rs-remove" aria-label="Remove the runner-up"

@@ -9,6 +9,7 @@ import type { Sentence } from "../../base/sentence";
 import { css, divergingRgb, limitOf, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import type { FeatureTokens } from "../../state/feature-tokens";
+import { showsEach } from "../../state/next-tokens";
 import type { Reading } from "../../state/reading";
 import { meanOver, sumOver } from "../../state/segments";
 import type { Store } from "../../state/store";
@@ -19,7 +20,7 @@ import { attention, tallest, WHICH_ADDS } from "./reading-words";
 import { extent, isOpen, segmentName } from "./segment-chips";
 import type { Whole } from "./segment-whole";
 import { activation, activationRgb, showsFeature } from "./strip-feature";
-import { showsEach, surpriseOf } from "./strip-next";
+import { surpriseOf } from "./strip-next";
 
 /** The height of the tallest bar, in pixels. */
 export const TALLEST = 6;

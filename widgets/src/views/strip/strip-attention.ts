@@ -6,12 +6,12 @@ import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
 import { css, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
+import { showsEach } from "../../state/next-tokens";
 import type { Store } from "../../state/store";
 import type { Focus } from "./reading";
 import { attention } from "./reading-words";
 import { barStyle, tallestShown } from "./segment-paint";
 import { showsFeature } from "./strip-feature";
-import { showsEach } from "./strip-next";
 
 const MOMENT_MS = 150;
 

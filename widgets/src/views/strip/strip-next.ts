@@ -6,18 +6,13 @@ import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { css, divergingGradient, divergingRgb, sequentialGradient, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
-import { hasNext } from "../../state/next-tokens";
+import { hasNext, showsEach } from "../../state/next-tokens";
 import { NEXT, type Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { eachWords } from "../header/badge-each";
 import type { Added } from "./next-values";
 import { predictedWords } from "./next-words";
 import { featureScale, showsFeature } from "./strip-feature";
-
-/** Whether the strip shows what is added to each token, not what the head in focus reads. */
-export function showsEach(store: Store): boolean {
-  return store.asksEach.value && !store.stripReads.value;
-}
 
 export function paintNext(
   strip: HTMLElement,

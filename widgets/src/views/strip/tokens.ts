@@ -6,6 +6,7 @@ import { html, nothing, render } from "lit-html";
 import { headName, spoken, visible } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
+import { showsEach } from "../../state/next-tokens";
 import { segmentAt } from "../../state/segments";
 import { SEGMENTS, type Store } from "../../state/store";
 import { scoreIn } from "../../state/target";
@@ -27,7 +28,7 @@ import { paintSegments, segmentSentence } from "./segment-paint";
 import { wholeReading } from "./segment-whole";
 import { paintStrip } from "./strip-attention";
 import { featureSentence, paintFeature, showsFeature } from "./strip-feature";
-import { mountNextKey, paintNext, showsEach } from "./strip-next";
+import { mountNextKey, paintNext } from "./strip-next";
 
 /** More segments than this have short names. */
 const MANY_SEGMENTS = 12;
