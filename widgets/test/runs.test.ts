@@ -90,7 +90,7 @@ describe("each part of the tab exports what it shows", () => {
     const found = { ...FOUND, total: Float32Array.of(1, NaN, 2, 3, NaN, 4), isPutIn: true };
     const estimate = Float32Array.of(1, -5, 2, 3, 0, 4);
     const store = storeWith(found, { cache: "clean", prompt: null });
-    const data = { picture: "stream", layers: 2, positions: 3, destination: 1 } as const;
+    const data = { picture: "stream", layers: 2, positions: 3, destination: 1, limit: 6 } as const;
     const picture = { ...data, found: { ...found, estimate } };
     const table = tableOf(picture, settingOf(store));
     expect(table.columns).toEqual(["layer", "position", "token", "value", "estimated", "estimate"]);
@@ -106,6 +106,7 @@ describe("each part of the tab exports what it shows", () => {
       "A: corrupted",
       "B: clean",
       "hatched: estimated",
+      "+6.00",
     ])
       expect(svg).toContain(words);
     expect(svg.match(/class="hatch"/g)).toHaveLength(2);
@@ -151,12 +152,12 @@ describe("what an effect means", () => {
     expect(all(root, ".rs-scatter-axis").map(text)).toEqual(["adds directly →", "adds in total ↑"]);
   });
 
-  it("is said there: the change with the output of the compared run, which is put in if two runs are compared", async () => {
+  it("is the change with the output of the compared run, if two runs are compared", async () => {
     const { root, model } = await opened({ tab: "runs", against: AGAINST });
     button(root, "total")?.click();
     expect(model.get("replaced_by")).toBe("other");
     await vi.waitFor(() => expect(text(root.querySelector(".rs-effects-state"))).toContain("all 6 measured"));
-    expect(text(root.querySelector(".rs-effects-values"))).toBe("the change with B’s output of each head");
+    expect(text(root.querySelector(".rs-effects-values"))).toBe("the change with B’s output");
     expect(text(root.querySelector(".rs-ranked-by"))).toContain("by the total change with B’s output");
     expect(text(root.querySelector(".rs-runs .rs-caption"))).toMatch(
       /^How the .* of A changes with B’s output of each/,

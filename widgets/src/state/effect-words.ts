@@ -7,9 +7,9 @@ export function signWords(isPutIn: boolean): string {
   return isPutIn ? "change with B’s output" : "adds";
 }
 
-/** What the values of all heads are: "what each head adds", "the change with B’s output of each head". */
+/** What the values of all heads are: "what each head adds", "the change with B’s output". */
 export function valueWords(isPutIn: boolean): string {
-  return isPutIn ? "the change with B’s output of each head" : "what each head adds";
+  return isPutIn ? "the change with B’s output" : "what each head adds";
 }
 
 const HOW: Record<Caused, string> = { total: "in total", indirect: "indirectly", estimate: "in total, estimated" };

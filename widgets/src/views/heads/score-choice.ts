@@ -74,9 +74,10 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
         <optgroup label="the effect of each head">
           ${EFFECTS.filter(isThere).map(
             (name) =>
-              html`<option value=${optionOf(name)} title=${effectTip(name, store.replacedBy.value === "other")} ?selected=${chosen === optionOf(name)}>${
-                name === "direct" ? "what each adds" : name === "estimate" ? "estimate" : `${name} effect`
-              }</option>`,
+              html`<option value=${optionOf(name)} title=${effectTip(name, store.replacedBy.value === "other")}
+                ?selected=${chosen === optionOf(name)}>${
+                  name === "direct" ? "what each adds" : name === "estimate" ? "estimate" : `${name} effect`
+                }</option>`,
           )}
         </optgroup>
         <optgroup label="a score of each head">

@@ -1,5 +1,5 @@
-// How the scatter plots are exported: what each head adds in A (across) and in B (up), or the direct and the total effect
-// of each head.
+// How the scatter plots are exported: what each head adds in A (across) and in B (up), or the direct and the total
+// effect of each head.
 import { signed } from "../../base/format";
 import { RUNS as COLUMNS } from "../../export/charts";
 import type { Measured, PictureKind, Setting } from "../../export/pictures";
@@ -52,8 +52,8 @@ function figure(picture: RunsPicture, setting: Setting): string {
   const what = !measured
     ? `what each head adds to the ${setting.quantity} in two runs`
     : isPutIn
-      ? `the change of the ${setting.quantity} with B’s output of each head: ${axes[0]} and ${axes[1]}`
-      : `what each head adds to the ${setting.quantity}: ${axes[0]} and ${axes[1]}`;
+      ? `the change of the ${setting.quantity} with B’s output of each head`
+      : `what each head adds to the ${setting.quantity}`;
   const about = measured
     ? [...effectLines(measured, setting).filter((line) => !line.includes("hatched")), ...countLine(picture)]
     : runLines(setting);

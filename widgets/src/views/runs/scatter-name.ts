@@ -74,7 +74,7 @@ export function placesOfNames(
   ];
   return names.map(({ name, at, isSure }) => {
     const best = placeOfName(name, at, zero, percent, letters);
-    const steps = [0, 1, -1, 1.6, -1.6].map((step) => step * letters.height);
+    const steps = [0, 0.5, -0.5, 1, -1, 1.5, -1.5].map((step) => step * letters.height);
     const places = [best.isLeft, !best.isLeft].flatMap((isLeft) =>
       steps.map((step) => ({ isLeft, down: Math.round((best.down + step) * 10) / 10 })),
     );

@@ -1,6 +1,5 @@
 // How the effects of the stream at each layer and position are exported. Positions after the destination have no effect
 // on the target: they are not in the table, and stay empty in the figure.
-import { limitOf } from "../../draw/colours";
 import type { Field, Table } from "../../export/csv";
 import type { PictureKind, Setting } from "../../export/pictures";
 import { type Box, type Colours, colourBar, colourOf, withUnit } from "../../export/svg/axes";
@@ -18,6 +17,8 @@ export interface StreamPicture {
   /** The position where the target is read; null if it differs between prompts. */
   destination: number | null;
   found: Found;
+  /** The colour scale goes from −limit to +limit. */
+  limit: number;
 }
 
 export const STREAM: PictureKind<StreamPicture> = { title: () => "Runs: stream", table, figure };
@@ -45,9 +46,8 @@ function table({ layers, positions, destination, found }: StreamPicture, { token
 const LEFT = 32;
 const RIGHT = 52;
 
-function figure({ layers, positions, destination, found }: StreamPicture, setting: Setting): string {
+function figure({ layers, positions, destination, found, limit }: StreamPicture, setting: Setting): string {
   const values = valuesOf(found, "total");
-  const limit = limitOf(values);
   const colours: Colours = { kind: "diverging", low: -limit, high: limit };
   const broad = Math.min(14, (DOUBLE - LEFT - RIGHT) / Math.max(1, positions));
   const width = Math.max(SINGLE, LEFT + broad * positions + RIGHT);

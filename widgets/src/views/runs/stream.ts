@@ -30,7 +30,8 @@ const NAMES_WIDTH = 26;
 const OVERHANG = 34;
 const ROWS_HEIGHT = 330;
 
-const ESTIMATED = "hatched: estimated by one gradient; the sign can be wrong";
+const ESTIMATED = "hatched: estimated";
+const CAUTION = " An estimate can have the wrong size or sign.";
 
 function isHatched(found: Found | null, index: number): boolean {
   return found !== null && isEstimated(found, "total", index);
@@ -105,7 +106,7 @@ export function mountStream(
     const what = isPutIn.value
       ? `How the ${quantity} of A changes if the stream of B replaces that of A before a layer ↓ at a position →.`
       : `What the stream before a layer ↓ at a position → adds to the ${quantity}, compared with ${by} in its place.`;
-    return { words: what, notes: found.value?.reply.notes ?? [] };
+    return { words: what + (hatched.value ? CAUTION : ""), notes: found.value?.reply.notes ?? [] };
   });
   watch(signal, () => {
     if (!inSight.value) return render(nothing, status);
@@ -256,6 +257,8 @@ export function mountStream(
     const { rows: layers, columns: positions } = size.value;
     const known = stream.refusal.value === null && values.value?.some(Number.isFinite) ? found.value : null;
     const destination = store.destination.value;
-    return known && shownAs(STREAM, { picture: "stream", layers, positions, destination, found: known });
+    return (
+      known && shownAs(STREAM, { picture: "stream", layers, positions, destination, found: known, limit: limit.value })
+    );
   };
 }
