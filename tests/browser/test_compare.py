@@ -194,3 +194,50 @@ def test_the_two_runs_head_by_head_and_in_the_sidebar_after_a_reload(lab: Lab) -
     expect(view.get_by_role("button", name="Compared with corrupted")).to_be_visible(timeout=FOLLOWS)
     lab.ready(view)
     assert numbers(view, head) == shown
+
+
+def test_a_cell_that_makes_both_caches_again_mixes_no_old_run_with_a_new_one(lab: Lab) -> None:
+    make = "\n".join(
+        [
+            "def made(*order):",
+            "    with torch.no_grad():",
+            "        return run.model.run_with_cache(tokens[list(order)])[1]",
+            "tokens = run.tokens[:4]",
+            "cache, clean = made(0, 1), made(2, 3)",
+        ]
+    )
+    values = (
+        "[[difference(cache, 0) for cache in (panel.cache, clean)], "
+        "[(difference(cache, 0) + difference(cache, 1)) / 2 for cache in (panel.cache, clean)]]"
+    )
+    show = "panel = residscope.inspect(cache, answers=(' Mary', ' John'))\npanel.against = 'clean'"
+    lab.open(lab.write_notebook("again.ipynb", SETUP, BY_HAND, make, show))
+    lab.run_all()
+    panel = lab.panel()
+    settled(panel)
+    badge, sums = panel.locator(".rs-badge"), re.compile(r"✓[^+−]*([+−][\d.]+)")
+    old = lab.python(values)
+
+    def has(expected: float) -> None:
+        def read() -> float:
+            found = sums.search(badge.inner_text())
+            return float(found[1].replace("−", "-")) if found else float("nan")
+
+        lab.until(read, lambda value: abs(value - expected) < 2e-3)
+
+    has(old[1][1] - old[1][0])
+    lab.run_cell("cache, clean = made(2, 3), made(1, 3)")
+    new = lab.python(values)
+    assert new[1][0] == pytest.approx(old[1][0])  # the panel has its own cache
+    assert abs(new[1][1] - old[1][1]) > 0.01
+    has(new[1][1] - new[1][0])  # at once
+    expect(panel.locator(".rs-standing")).to_contain_text("This panel shows the earlier one")
+    expect(badge).to_contain_text("A is the earlier cache")
+    panel.get_by_text("prompt", exact=True).first.click()
+    has(new[0][1] - new[0][0])
+    lab.run_cell("del clean")
+    expect(badge).to_contain_text("the rows cannot be added up")
+    panel.locator('[role=gridcell][data-head="L23H3"]').hover()
+    expect(panel.locator(".rs-sentence")).to_contain_text("L23H3 adds")
+    expect(panel.locator(".rs-sentence")).not_to_contain_text("in B")
+    expect(panel.locator(".rs-map-tip")).to_be_hidden()

@@ -664,3 +664,64 @@ describe("after a failure, or while a reply is awaited", () => {
     expect(text(root.querySelector(".rs-sentence"))).toContain(sentence.split(";")[0]);
   });
 });
+
+describe("a cell that makes the caches again", () => {
+  const RUNS = { against: { cache: "clean", prompt: null }, cache_name: "corrupted" };
+  const recordedAgainst: Kernel = (ask) => {
+    const kernel = recordedKernel();
+    return kernel(ask.kind === "compare" ? { ...ask, against: { prompt: 1 } } : ask);
+  };
+  const compares = (model: { asked: { ask: Ask }[] }): number =>
+    model.asked.filter(({ ask }) => ask.kind === "compare" || ask.kind === "pairing").length;
+
+  it("the panel says that it shows the earlier cache, and its values are named so", async () => {
+    const { root, model, settled } = await open({ cache_name: "corrupted" });
+    await settled();
+    const asked = model.asked.length;
+    model.set("standing", { rebound: true, against: null });
+    const said = root.querySelector<HTMLElement>(".rs-standing");
+    expect(text(said)).toContain("now holds another cache. This panel shows the earlier one.");
+    expect(text(root.querySelector(".rs-badge"))).toMatch(/^✓ [+−][\d.]+ · of the earlier corrupted$/);
+    expect(root.querySelector(".rs-badge-text")?.getAttribute("data-short")).toMatch(/^✓ adds up: .* \(earlier\)$/);
+    expect(model.asked.length).toBe(asked); // the earlier cache has not changed
+    model.set("standing", { rebound: false, against: null });
+    expect(root.querySelector(".rs-standing")).toBeNull();
+    expect(text(root.querySelector(".rs-badge"))).not.toContain("earlier");
+  });
+
+  it("everything of the comparison is read from the new cache at once, and the names of the runs tell", async () => {
+    const standing = { rebound: false, against: ["clean", "c1 0"] as [string, string] };
+    const { root, model, settled } = await open({ ...RUNS, standing }, recordedAgainst);
+    await settled();
+    const before = compares(model);
+    model.set("standing", { ...standing });
+    expect(compares(model)).toBe(before);
+    expect(root.querySelector(".rs-badge")?.textContent).not.toContain("note");
+    model.set("standing", { rebound: true, against: ["clean", "c2 0"] });
+    expect(compares(model)).toBe(2 * before);
+    await settled();
+    expect(all(root, ".rs-rank-choice .rs-run-key b").map(text)).toEqual(["earlier corrupted", "clean"]);
+    root.querySelector<HTMLElement>(".rs-badge button")?.click();
+    expect(all(root, ".rs-reckoning li").map(text)).toContain(
+      "clean (B) now holds another cache than before: all values of B are from the new one.",
+    );
+  });
+
+  it("another cache that is chosen is no new one; a changed one is read again without this note", async () => {
+    const { root, model, settled } = await open(
+      { ...RUNS, standing: { rebound: false, against: ["clean", "c1 0"] } },
+      recordedAgainst,
+    );
+    await settled();
+    model.set("against", { cache: "other", prompt: null });
+    await settled();
+    const before = compares(model);
+    model.set("standing", { rebound: false, against: ["other", "c2 0"] });
+    expect(compares(model)).toBe(before);
+    model.set("standing", { rebound: false, against: ["other", "c2 1"] });
+    expect(compares(model)).toBeGreaterThan(before);
+    await settled();
+    root.querySelector<HTMLElement>(".rs-badge button")?.click();
+    expect(text(root.querySelector(".rs-reckoning"))).not.toContain("(B)");
+  });
+});

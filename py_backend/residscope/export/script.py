@@ -22,7 +22,7 @@ from residscope.cache.dictionary_sites import parts_of
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.export.python_source import call, is_addressable, literal
-from residscope.session.discovery import is_taken, leads_to, names_of, variables_of
+from residscope.session.discovery import is_taken, leads_to, named, names_of, variables_of
 from residscope.terms import (
     MOST_OF_NAME,
     AttentionScore,
@@ -80,6 +80,8 @@ class Script:
         free = path is not None and (leads_to(given, cache) or not is_taken(path.variable))
         name = given if free else free_name("cache")
         self.remark(name, "the ActivationCache that is shown" + ("" if name == given else f" as {cut(given)!r}"))
+        if path is not None and named(given) is not None:  # the cell that makes it was run again
+            self.remarks[-1] += f" The variable {cut(given)!r} now holds another one."
         return name
 
     @property

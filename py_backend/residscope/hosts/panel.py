@@ -1,7 +1,8 @@
 """The inline panel. Python and the views share a few small traits. Everything else is sent as requests and replies.
 
 `cache_name`, `wire_target`, and everything that can be selected (`traits.py`) are synced in both directions. `facts`,
-the description of the cache, and `opening`, the replies to the first view's requests, are only sent to the browser.
+the description of the cache, `opening`, the replies to the first view's requests, and `standing`, what the names stand
+for (`standing.py`), are only sent to the browser.
 `target`, the readable form of `wire_target`, exists only in Python (`target_trail.py`). Tensors are never traits.
 """
 
@@ -20,12 +21,14 @@ from residscope.base.legible import shown
 from residscope.cache import positions
 from residscope.errors import ResidscopeError
 from residscope.hosts import turns
+from residscope.hosts.standing import follow, standing, stop_following
 from residscope.hosts.target_trail import TargetTrail
 from residscope.hosts.traits import Facts
 from residscope.hosts.visibility import PanelViews
 from residscope.serving.dispatcher import listed
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.service import Service
+from residscope.session.discovery import leads_to
 from residscope.terms import Against, CacheLike, MaskLike, Segmented, is_chosen
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
@@ -114,17 +117,21 @@ class Panel(TargetTrail, anywidget.AnyWidget):
     cache_name = traitlets.Unicode().tag(sync=True)
     facts = Facts(read_only=True).tag(sync=True)
     opening = traitlets.Dict(read_only=True).tag(sync=True)
+    standing = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, service: Service, answers: object = None, **state: object) -> None:
         self._service = service
         self._views = PanelViews(service, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
+        self._variable = _variable_of(service)
         # Without this, the view could not know whether `position` is the last one. It would request the description of
         # the cache, and then all data twice.
         self.update_facts()
         super().__init__(cache_name=service.name, target=answers, **state)
         self._is_made = True
+        self.update_standing()
+        follow(self, running_shell())
         self.on_msg(self._on_message)
 
     # --- another cache -----------------------------------------------------------------------------------------------
@@ -177,6 +184,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         at = self._selected_position
         is_last = at == "last" or self._ends(before) == {at} or at >= service.view().n_pos - self._after_end
         former, self._service = self._service, service
+        self._variable = _variable_of(service)
         self._views.replace(service)
         former.release()
         with self.hold_sync(), self._following():
@@ -192,6 +200,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
             self.set_trait("facts", {})
         self._described = None
         self.update_facts()
+        self.update_standing()
 
     # --- the description of the cache --------------------------------------------------------------------------------
     def update_facts(self) -> None:
@@ -218,6 +227,21 @@ class Panel(TargetTrail, anywidget.AnyWidget):
                         with self._following():
                             self.position = "last"
 
+    @traitlets.observe("against")
+    def _on_against(self, _change: object) -> None:
+        self.update_standing()
+
+    def update_standing(self) -> None:
+        """Find out again what the names of the cache and of the compared cache stand for.
+
+        This is called after each cell and after each request, so that no two values are of different caches for long.
+        """
+        if not self._is_made or not self._service.hold.is_kept_alive:  # no view shows a panel that was released
+            return
+        with suppress(ResidscopeError):
+            against = None if self.against is None else self.against.get("cache")
+            self.set_trait("standing", dict(standing(self._service.hold.get().cache, self._variable, against)))
+
     def set_state(self, sync_data: object) -> None:
         """Apply what a view sends. The view has already set everything that belongs together."""
         self._received = True
@@ -235,12 +259,14 @@ class Panel(TargetTrail, anywidget.AnyWidget):
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, Presence):
             self._views.update(question.ask)
+            self.update_standing()
             return PresenceReply(), []
         if isinstance(question.ask, ListCaches):  # the caches that this one can be compared with
             return listed(), []
         reply = self._service.reply(question.ask, question.id, gives_turns=question.gives_turns)
         if not isinstance(reply[0], Working):  # a progress reply must not wait for the running job
             self.update_facts()
+            self.update_standing()
         return reply
 
     # --- exports -----------------------------------------------------------------------------------------------------
@@ -308,6 +334,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         super().close()
         self._service.release()
         self._views.end()
+        stop_following(self)
 
     # --- display -----------------------------------------------------------------------------------------------------
     def show(self) -> None:
@@ -341,6 +368,11 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         bundle = self._repr_mimebundle_()
         if bundle:
             publish_display_data(*bundle)
+
+
+def _variable_of(service: Service) -> str | None:
+    """The user's variable that the panel is named after. None if it has another name."""
+    return service.name if leads_to(service.name, service.hold.get().cache) else None
 
 
 def running_shell() -> Any:

@@ -165,6 +165,12 @@ def track(cache: object, model: object = None, seen: dict[int, int] | None = Non
         return known.compare(cache, model, seen)
 
 
+def tracked(cache: object) -> TrackedCache:
+    """Return the tracked cache as it was at the last comparison. Nothing is compared."""
+    with _lock:
+        return _tracked.get(id(cache)) or _begin(cache)
+
+
 def known(id: str) -> TrackedCache | None:
     """Return the tracked cache with this id. None if the cache was deleted."""
     return next((tracked for tracked in list(_tracked.values()) if tracked.id == id), None)

@@ -2,7 +2,7 @@
 // Requests are sent as its custom messages. Its traits and the store's signals are kept equal.
 
 import type { AnyModel, RenderProps } from "@anywidget/types";
-import { untracked } from "@preact/signals-core";
+import { batch, untracked } from "@preact/signals-core";
 import { child, watch } from "../base/lifetime";
 import { followKernel } from "../hosts/inline-status";
 import { mountPanel } from "../panel";
@@ -22,6 +22,8 @@ export interface Traits extends SharedTraits {
   /** The description of the cache. The view also requests it from the kernel. */
   facts?: Partial<CacheFacts>;
   opening?: Opening;
+  /** What the names of the cache and of the compared cache stand for now (py_backend/residscope/hosts/standing.py). */
+  standing?: { rebound?: boolean; against?: [name: string, state: string] | null };
 }
 
 type Model = AnyModel<Traits>;
@@ -158,6 +160,15 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   listen(model, "change:opening", putOpening, life);
   const transport = new Recorder(prefetched, store, life);
   connect(model, store, life);
+  const stand = (): void => {
+    const { rebound, against } = model.get("standing") ?? {};
+    batch(() => {
+      store.isEarlier.value = rebound === true;
+      store.runs.see(against?.[0] ?? null, against?.[1] ?? "");
+    });
+  };
+  stand();
+  listen(model, "change:standing", stand, life);
   const client = new Client(transport, life);
   const view = reportPresence(transport, life);
   followKernel(el, store, client, view, life);

@@ -191,7 +191,7 @@ export function settingOf(store: Store): Setting {
       ? "at each prompt’s last token"
       : `at “${store.tokenName(destination)}” (position ${destination})`;
   return {
-    cache: store.cacheName.value || facts?.name || "cache",
+    cache: store.shownName.value || "cache",
     quantity: store.quantity.value,
     source: [...(facts?.model ? [shown(facts.model)] : []), ...which],
     target: targetWords(store),
@@ -209,7 +209,7 @@ function comparedIn(store: Store): Setting["compared"] {
   if (against === null) return null;
   const run = store.runs.shown.value;
   if (run === null) return null; // there is no second run yet
-  const [first, second] = runNames(store.cacheName.value, store.prompt.value, against).map((name) => shown(name));
+  const [first, second] = runNames(store.shownName.value, store.prompt.value, against).map((name) => shown(name));
   return { first: first ?? "", second: second ?? "", run };
 }
 
@@ -229,7 +229,7 @@ export function fileParts(store: Store): string[] {
           ? ["own answers"]
           : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
   return [
-    store.cacheName.value || store.facts.value?.name || "cache",
+    store.shownName.value || "cache",
     words.join("-"),
     store.isMean.value ? `mean of ${prompts}` : `prompt${store.prompt.value ?? 0}`,
     ...againstIn(store),

@@ -78,7 +78,12 @@ export class Inspection {
     watch(this.#end.signal, () => {
       const other = this.store.against.value?.cache ?? null;
       const ref = other === null ? undefined : this.caches.named(other)?.ref;
-      untracked(() => (this.store.runs.otherState.value = ref ? `${ref.id} ${ref.state}` : ""));
+      const isListed = this.caches.kernel.value !== "";
+      untracked(() => this.store.runs.see(isListed ? other : null, ref ? `${ref.id} ${ref.state}` : ""));
+    });
+    watch(this.#end.signal, () => {
+      const isEarlier = this.status.value === "rebound";
+      untracked(() => (this.store.isEarlier.value = isEarlier));
     });
     // A cell may have made an SAE whose features can be shown.
     watch(this.#end.signal, () => {

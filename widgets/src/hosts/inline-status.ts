@@ -1,5 +1,5 @@
-// The message of an inline panel whose kernel was lost or does not answer. A panel gets answers only until its kernel
-// ends or restarts.
+// The message of an inline panel whose kernel was lost or does not answer, or whose variable now holds another cache. A
+// panel gets answers only until its kernel ends or restarts.
 import { untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Store } from "../state/store";
@@ -10,12 +10,15 @@ const LOST = "was lost when the kernel restarted or ended. The last picture stay
 const UNANSWERED =
   "gets no answer: its kernel was restarted, or is running a long cell. If it was restarted, run the cell " +
   "again. The last picture stays.";
+const REBOUND =
+  "now holds another cache. This panel shows the earlier one. To see the new one, run the cell of this panel again.";
 
 /** Shows and updates the message. `view` is the name under which the kernel knows this view. */
 export function followKernel(el: HTMLElement, store: Store, client: Client, view: string, signal: AbortSignal): void {
   watch(signal, () => {
     const words = client.lost.value ? LOST : client.unanswered.value ? UNANSWERED : null;
-    untracked(() => (store.statusNotice.value = words === null ? null : { words }));
+    const earlier = store.isEarlier.value ? { words: REBOUND, isLive: true } : null;
+    untracked(() => (store.statusNotice.value = words === null ? earlier : { words }));
   });
   // JupyterLab and Notebook report a lost kernel. Other hosts may not report this. There, the panel sends a
   // request when the user points at the panel, to learn whether the kernel still answers.

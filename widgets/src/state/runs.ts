@@ -1,7 +1,7 @@
 // The part of the store for a comparison of the shown run with a second run: what the kernel has sent about both, and
 // which of them the head map, the ranking and the badge show.
-import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
-import { shown as safe } from "../base/legible";
+import { batch, computed, type ReadonlySignal, signal } from "@preact/signals-core";
+import { coded, shown as safe } from "../base/legible";
 import type { PairingReply } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
 import { type Comparison, type Run, runNames, several } from "./comparison";
@@ -14,7 +14,7 @@ export type Chart = keyof typeof COMPARED;
 
 /** The part of a store that a comparison depends on. */
 interface Selected {
-  readonly cacheName: ReadonlySignal<string>;
+  readonly shownName: ReadonlySignal<string>;
   readonly prompt: ReadonlySignal<number | null>;
   readonly against: ReadonlySignal<Values["against"]>;
   readonly run: ReadonlySignal<Run>;
@@ -42,11 +42,39 @@ export class Runs {
     this.store.against.value === null || this.store.problems.value.has(PAIRING) ? null : this.lastPairing.value,
   );
 
-  /** The id and state of the other cache in the comparison; "" if there is none, or if the host lists no caches. */
-  readonly otherState = signal("");
+  /** How often the other cache of the comparison has changed, or was replaced by another cache of the same name. */
+  readonly #renewals = signal(0);
+  /** The other cache as it was last seen: its name, and its id and state ("" if there is no such cache). */
+  #other: { name: string; state: string } | null = null;
+  /** The name of the other cache, if it is not the cache with which the comparison began. */
+  readonly #replaced = signal<string | null>(null);
 
   /** Changes when a comparison has to be requested again although the selection is the same. */
-  readonly otherKey = computed(() => `${this.otherState.value} ${this.whatIf.made.value}`);
+  readonly otherKey = computed(() => `${this.#renewals.value} ${this.whatIf.made.value}`);
+
+  /** A note for the badge, if B is another cache than before. */
+  readonly renewalNotes = computed((): string[] => {
+    const name = this.store.against.value?.cache ?? null;
+    return name === null || name !== this.#replaced.value
+      ? []
+      : [`${coded(name)} (B) now holds another cache than before: all values of B are from the new one.`];
+  });
+
+  /**
+   * Notes which cache has the name of the other cache now, by its id and state. If it is another one than before, all
+   * that was compared is requested again.
+   */
+  see(name: string | null, state: string): void {
+    const before = this.#other;
+    this.#other = name === null ? null : { name, state };
+    batch(() => {
+      if (name === null || before?.name !== name) return void (this.#replaced.value = null);
+      if (before.state === state) return;
+      this.#renewals.value += 1;
+      const [id, idBefore] = [state, before.state].map((each) => each.split(" ")[0] ?? "");
+      if (id !== idBefore && id !== "" && idBefore !== "") this.#replaced.value = name;
+    });
+  }
   /** The run without some heads, if the shown run is compared with one. */
   readonly whatIf = new WhatIf();
 
@@ -54,9 +82,9 @@ export class Runs {
 
   /** The names of A and B: "as cached" and "without L23H3 (zeroed)"; null if no runs are compared. */
   readonly names = computed<[string, string] | null>(() => {
-    const { cacheName, prompt, against } = this.store;
+    const { shownName, prompt, against } = this.store;
     if (against.value === null) return null;
-    const [first, second] = runNames(cacheName.value, prompt.value, against.value);
+    const [first, second] = runNames(shownName.value, prompt.value, against.value);
     const most = against.value.without?.length ? 60 : 30;
     return [safe(first, most), safe(second, most)];
   });

@@ -63,6 +63,8 @@ export interface Neurons {
 /** The status of a cache that has changed or is gone: shown instead of its facts, with an action if there is one. */
 export interface StatusNotice {
   words: string;
+  /** Whether the kernel still reads the cache in view, so that its values are not from an earlier picture. */
+  isLive?: boolean;
   act?: { label: string; run: () => void };
 }
 
@@ -85,6 +87,13 @@ export class Store extends SelectionSignals {
   /** The current cache of the kernel; null in an inline panel, which has only one. */
   readonly ref = signal<CacheRef | null>(null);
   readonly statusNotice = signal<StatusNotice | null>(null);
+  /** Whether the variable that the view is named after now holds another cache than the one in view. */
+  readonly isEarlier = signal(false);
+  /** The name of the cache in sentences: "corrupted", or "earlier corrupted" if the variable holds another cache. */
+  readonly shownName = computed(() => {
+    const name = this.cacheName.value || (this.facts.value?.name ?? "");
+    return this.isEarlier.value && name !== "" ? `earlier ${name}` : name;
+  });
   readonly hostControls = signal<HostControls | null>(null);
   /** Whether this is a saved picture, which has no kernel. */
   readonly isSaved = signal(false);
@@ -264,7 +273,7 @@ export class Store extends SelectionSignals {
     ];
     const caused = this.effectShown.value === "direct" ? null : this.effects.heads.found.value;
     const notes = [caused, ...replies].flatMap((data) => data?.reply.notes ?? []);
-    return [...new Set([...this.runs.whatIf.notes.value, ...notes])];
+    return [...new Set([...this.runs.renewalNotes.value, ...this.runs.whatIf.notes.value, ...notes])];
   });
 
   /** The comparison with another run. */

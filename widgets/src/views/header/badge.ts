@@ -2,7 +2,7 @@
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plain, plural, signed, starred, vanishes } from "../../base/format";
-import { legibleSentence } from "../../base/legible";
+import { legibleSentence, shown } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { isInside } from "../../state/target";
@@ -35,8 +35,14 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
               class="rs-badge-long">: ${lacking}</span></span>`,
           status,
         );
-      const text = refused ? "the rows cannot be added up" : "adding up the rows …";
-      const short = refused ? "no sum" : "adding up …";
+      // After a loss, nothing more is read: the last picture is there only in its own selection.
+      const isLost = !data && store.statusNotice.value !== null && !store.statusNotice.value.isLive;
+      const text = refused
+        ? "the rows cannot be added up"
+        : isLost
+          ? "this selection was not read"
+          : "adding up the rows …";
+      const short = refused ? "no sum" : isLost ? "not read" : "adding up …";
       return render(
         html`<span class="rs-badge-text rs-pending" data-short=${short} data-figure=${short} title=${text}><span
             class="rs-badge-long">${text}</span></span>`,
@@ -51,7 +57,11 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
     const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
     // Whether the values are old: from a cache that was changed or is gone, or from a saved picture.
-    const past = store.statusNotice.value !== null || store.isSaved.value;
+    const notice = store.statusNotice.value;
+    const past = (notice !== null && !notice.isLive) || store.isSaved.value;
+    /** The values are right, but the variable of this name now holds another cache. */
+    const isEarlier = notice?.isLive && store.isEarlier.value && run !== "second";
+    const earlier = isEarlier ? ` · ${single ? "of" : "A is"} the earlier ${shown(store.cacheName.value)}` : "";
     const text =
       kind === "incomplete"
         ? "rows not complete: " +
@@ -85,7 +95,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     // cache.
     const isWithout = !single && (store.against.value?.without ?? []).length > 0;
     const replayed = isWithout ? legibleSentence(store.runs.whatIf.replayed.value) : "";
-    const briefly = brief(
+    const summary = brief(
       kind,
       sum,
       unexplained !== null && Math.abs(unexplained) > data.reply.tolerance ? unexplained : null,
@@ -93,6 +103,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       past,
       largest,
     );
+    const briefly = earlier === "" ? summary : `${summary} (earlier)`;
     const short = each === null ? briefly : `${briefly} · ${each.short}`;
     const count = store.notes.value.length;
     const mark =
@@ -103,9 +114,11 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
               count === 1 ? " note" : " notes"
             }</i></span>`;
     // If there is no room for all parts, the one in the middle is left out; the tooltip has it.
-    const cut = text.indexOf(" · ");
-    const [verdictWords, whoseWords] = cut < 0 ? [text, ""] : [text.slice(0, cut), text.slice(cut)];
-    const tip = [starred(text), each?.words ?? "", replayed, scoreMeaning(store)]
+    const isShort = isEarlier && kind === "agrees" && own; // the message beside it needs the room
+    const said = isShort ? `✓ ${signed(sum, largest, 1)}${earlier}` : `${text}${earlier}`;
+    const cut = said.indexOf(" · ");
+    const [verdictWords, whoseWords] = cut < 0 ? [said, ""] : [said.slice(0, cut), said.slice(cut)];
+    const tip = [starred(text + earlier), each?.words ?? "", replayed, scoreMeaning(store)]
       .filter((part) => part !== "")
       .join(". ");
     render(

@@ -212,6 +212,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       cell.style.backgroundColor = "";
       cell.setAttribute("aria-label", `${name} not known`);
     }
+    bar.classList.add("rs-empty");
     colours.style.backgroundImage = "";
     ends[0].textContent = ends[1].textContent = "";
   }
