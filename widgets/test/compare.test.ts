@@ -14,7 +14,7 @@ import { read } from "../src/state/selectable";
 import { rowSum, verdict } from "../src/views/header/ledger";
 import { endsOfPairs } from "../src/views/heads/pair-line";
 import { cellSentence, runMapsOf } from "../src/views/runs/run-maps";
-import { placeOfName } from "../src/views/runs/scatter-name";
+import { placeOfName, placesOfNames } from "../src/views/runs/scatter-name";
 import type { Ask } from "../src/wire/client";
 import type { CacheFacts, CacheRow } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, flat, storeOf } from "./made";
@@ -318,6 +318,19 @@ describe("the scatter of two runs", () => {
     ["just above the axis, it goes above", { x: 50, y: 59 }, false, -5],
   ])("places the name of a head: %s", (_, at, isLeft, down) => {
     expect(placeOfName("L24H4", at, { x: 33, y: 60 }, 3.5)).toEqual({ isLeft, down });
+  });
+
+  it("places names beside each other, and leaves out a name for which there is no room", () => {
+    const zero = { x: 36, y: 64 };
+    const at = (x: number, y: number, name: string) => ({ name, at: { x, y }, isPinned: false });
+    const close = [at(36, 48.6, "L17H4"), at(36, 50.9, "L19H2"), at(10, 10, "L1H0")];
+    const [first, second] = placesOfNames(close, zero, 3.37);
+    const gap = (second?.down ?? NaN) - (first?.down ?? NaN) + (50.9 - 48.6) * 3.37;
+    expect(first?.isLeft !== second?.isLeft || Math.abs(gap) >= 11).toBe(true);
+    const heap = Array.from({ length: 20 }, (_, i) => at(50, 20, `L${i}H0`));
+    const places = placesOfNames([...heap, { ...at(50, 20, "L20H0"), isPinned: true }], zero, 3.37);
+    expect(places.filter((place) => place === null).length).toBeGreaterThan(10);
+    expect(places.at(-1)).toEqual(placeOfName("L20H0", { x: 50, y: 20 }, zero, 3.37)); // pinned heads come first
   });
 
   it("leaves out heads that one of the runs does not have", () => {

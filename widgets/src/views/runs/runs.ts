@@ -17,7 +17,7 @@ import { readWords } from "../heads/read-words";
 import type { TabView } from "../tab-view";
 import { mountRunAttention } from "./run-attention";
 import { RUNS } from "./runs-export";
-import { placeOfName } from "./scatter-name";
+import { placesOfNames } from "./scatter-name";
 import { mountStream } from "./stream";
 
 /** In percent of the plot: how near the pointer must be to a head, and how far it moves before a frame is drawn. */
@@ -163,7 +163,10 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
     const dot = ({ x, y }: Spot): string => `M${x.toFixed(2)} ${y.toFixed(2)}h0`;
     const zero = spotOf(shown, { first: 0, second: 0 });
     const pinned = new Set(store.heads.value);
-    const named = shown.heads.filter(({ name }, i) => i < NAMED || pinned.has(name));
+    const named = shown.heads
+      .filter(({ name }, i) => i < NAMED || pinned.has(name))
+      .map((head) => ({ name: head.name, at: spotOf(shown, head), isPinned: pinned.has(head.name) }));
+    const places = placesOfNames(named, zero, size.value / 100);
     const path = (sign: -1 | 1): string =>
       shown.heads
         .filter(({ value }) => (value < 0 ? -1 : 1) === sign)
@@ -178,12 +181,13 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
             <path class="rs-scatter-heads rs-minus" d=${path(-1)} vector-effect="non-scaling-stroke"></path>
             <path class="rs-scatter-heads rs-plus" d=${path(1)} vector-effect="non-scaling-stroke"></path>`}
         </svg>
-        ${named.map((head) => {
-          const { x, y } = spotOf(shown, head);
-          const { isLeft, down } = placeOfName(head.name, { x, y }, zero, size.value / 100);
+        ${named.map(({ name, at: { x, y } }, i) => {
+          const place = places[i];
+          if (!place) return nothing;
+          const { isLeft, down } = place;
           return html`<span class="rs-scatter-name ${isLeft ? "rs-scatter-left" : ""} ${
-            pinned.has(head.name) ? "rs-pinned" : ""
-          }" style="left:${x}%;top:calc(${y}% + ${down}px)" aria-hidden="true">${head.name}</span>`;
+            pinned.has(name) ? "rs-pinned" : ""
+          }" style="left:${x}%;top:calc(${y}% + ${down}px)" aria-hidden="true">${name}</span>`;
         })}
         <span class="rs-scatter-axis rs-scatter-a" aria-hidden="true">${shown.axes[0]} →</span>
         <span class="rs-scatter-axis rs-scatter-b" aria-hidden="true">${shown.axes[1]} ↑</span>
