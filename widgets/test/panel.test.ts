@@ -117,9 +117,12 @@ describe("panel", () => {
       const answer = plain(ask);
       if ("reply" in answer && answer.reply.kind === "describe")
         Object.assign(answer.reply, { last: [3, 4], padding: 3 });
-      if ("reply" in answer && answer.reply.kind === "tokens" && ask.padding !== "none" && ask.prompt !== null)
-        for (const token of answer.reply.tokens.slice(ask.prompt === 0 ? 4 : 5)) token.padding = true;
-      return answer;
+      if (ask.kind !== "tokens" || !("reply" in answer) || answer.reply.kind !== "tokens") return answer;
+      if (ask.padding === "none" || ask.prompt === null) return answer;
+      const real = ask.prompt === 0 ? 4 : 5;
+      return {
+        reply: { ...answer.reply, tokens: answer.reply.tokens.map((token, i) => ({ ...token, padding: i >= real })) },
+      };
     });
     await settled();
     const beside = (): string => text(root.querySelector(".rs-strip-note"));

@@ -44,8 +44,7 @@ export function placesOfNames(all: Named[], zero: Spot, percent: number): (Place
         const { left, right, middle } = boxOf(one, place);
         const isInside = left >= 0 && right <= 100 * percent;
         const isFree = taken.every(
-          (other) =>
-            right < other.left || left > other.right || Math.abs(middle - other.middle) >= LETTER.height,
+          (other) => right < other.left || left > other.right || Math.abs(middle - other.middle) >= LETTER.height,
         );
         return isInside && isFree;
       });

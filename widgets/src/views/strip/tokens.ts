@@ -151,7 +151,8 @@ export function mountTokens(
     lit?.classList.add("rs-lit");
   });
 
-  // Scrolls the strip (never the page) to the destination, or to what the head in focus reads, and again when the size of the strip changes.
+  // Scrolls the strip (never the page) to the destination, or to what the head in focus reads, and again when the size
+  // of the strip changes.
   const laid = state(0);
   const observer = new ResizeObserver(() => (laid.value += 1));
   observer.observe(strip);
