@@ -211,6 +211,38 @@ def test_a_long_name_is_shortened_on_its_line(lab: Lab) -> None:
     assert view.locator(".rs-cache").get_attribute("title") == name
 
 
+def test_words_of_the_target_menu_the_lens_and_the_effects_are_not_cut_off(ioi: Lab) -> None:
+    ioi.run_cell("import residscope\nother = cache\npanel = residscope.inspect(cache)\npanel.against = 1\npanel")
+    view = ioi.panel()
+    ioi.python("0", before="panel.prompt = 0\npanel.against = 1")
+    expect(view.locator(".rs-lens .rs-run-key")).to_be_attached(timeout=FOLLOWS)
+    view.locator("[data-effect=total], .rs-heads select").first.evaluate(
+        "node => node instanceof HTMLSelectElement ? null : node.click()"
+    )
+    replayed = view.locator(".rs-heads .rs-replayed")
+    expect(replayed).to_contain_text("an unchanged run gives", timeout=MEASURES)
+    cut = """place => [...place.children].filter(part => {
+        const [own, around] = [part.getBoundingClientRect(), place.getBoundingClientRect()];
+        const isLeftOut = own.width === 0 || own.top >= around.bottom - 1;  // a part without room is left out
+        return !isLeftOut && (own.right > around.right + 1 || part.scrollWidth > part.clientWidth + 1);
+    }).map(part => part.textContent)"""
+    for width in (330, 480, 570, 640, 700, 900, 1100):
+        view.evaluate("(node, width) => node.style.width = `${width}px`", width)
+        view.locator(".rs-target-line [data-side=answer]").click()
+        field = view.get_by_role("combobox", name="Token for the answer")
+        room = """input => {
+            const ink = document.createElement("canvas").getContext("2d");
+            ink.font = getComputedStyle(input).font;
+            return input.clientWidth - 16 - ink.measureText(input.placeholder).width;
+        }"""
+        assert field.evaluate(room) >= 0, width
+        names = view.get_by_role("group", name="At each position").locator(".rs-name")
+        assert names.evaluate_all(CLIPPED) == [], width
+        ioi.page.keyboard.press("Escape")
+        for place in (".rs-lens .rs-chart-name", ".rs-heads .rs-replayed"):
+            assert view.locator(place).evaluate(cut) == [], (place, width)
+
+
 def test_three_heads_are_read_with_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:
     """From opening the notebook to reading the third head: no scrolling, and no other click."""
     ioi.page.set_viewport_size({"width": 1280, "height": 720})

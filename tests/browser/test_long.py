@@ -69,3 +69,26 @@ def test_a_long_prompt_loses_no_peak_and_is_exact_where_it_is_zoomed(lab: Lab) -
         place = str(at).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
         expect(card.locator(".rs-reads")).to_contain_text(f"{place}” {value:.2f}", timeout=FOLLOWS)
     assert panel.locator(".rs-tokens .rs-token").count() == 256
+
+
+def test_the_strip_shows_what_a_head_reads_and_the_page_does_not_move(lab: Lab) -> None:
+    code = LONG.replace("1, 700, 300] = 0.875", "1, 1023, 100] = 0.9").replace(', heads=["0.1"]', "") + "panel"
+    lab.open(lab.write_notebook("read.ipynb", code))
+    lab.run_all()
+    panel = lab.panel()
+    panel.evaluate("node => node.scrollIntoView({ block: 'start' })")
+    strip = panel.get_by_role("listbox", name="Destination position")
+    visible = """(strip, position) => {
+        const token = strip.querySelector(`[data-position="${position}"]`);
+        if (token === null) return false;
+        const [own, around] = [token.getBoundingClientRect(), strip.getBoundingClientRect()];
+        return own.top >= around.top && own.bottom <= around.bottom + 1;
+    }"""
+    lab.until(lambda: strip.evaluate(visible, 1023), bool)
+    lab.page.evaluate("() => { window.moved = 0; document.addEventListener('scroll', () => { window.moved += 1; }); }")
+    panel.get_by_role("gridcell", name=re.compile("^L0H1 ")).hover()
+    expect(panel.locator(".rs-sentence")).to_contain_text(" 0.90", timeout=FOLLOWS)
+    lab.until(lambda: strip.evaluate(visible, 100), bool)
+    assert lab.page.evaluate("() => window.moved") == 0
+    share = "strip => strip.clientWidth / strip.parentElement.clientWidth"
+    assert strip.evaluate(share) > 0.7

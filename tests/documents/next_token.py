@@ -152,7 +152,8 @@ def page(names: dict[str, Any]) -> str:
         "coloured by what it adds to each of them. A click on a token asks what wrote it: all views then show the",
         "position before this token, and the position map has a column for each token that was written. The badge",
         f"counts the positions that add up: {adding} of {count}. Special tokens have a frame, and a line marks where",
-        "the answer begins.",
+        "the answer begins. With `generated_from`, the colours of the tokens and of the position map are scaled to the",
+        "answer; what lies beyond them in the prompt is marked in the key.",
     ]
     return "\n".join(wrapped(lines)) + "\n"
 

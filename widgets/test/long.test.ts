@@ -168,6 +168,29 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     expect(slider.getAttribute("aria-valuetext")).toBe("positions 200 to 455 of 520");
   });
 
+  it("shows in the strip what the head reads on which the pointer rests; the user's own place stays", async () => {
+    const { root, said } = await opened({ heads: [] });
+    const strip = root.querySelector<HTMLElement>(".rs-tokens") ?? expect.fail();
+    const slider = root.querySelector<HTMLInputElement>(".rs-stretch input") ?? expect.fail();
+    const range = (): number[] =>
+      [0, -1].map((at) => Number([...strip.querySelectorAll<HTMLElement>(".rs-token")].at(at)?.dataset["position"]));
+    expect(range()).toEqual([264, 519]);
+    const point = (name: string): void =>
+      void root
+        .querySelector(`[role=gridcell][data-head=${name}]`)
+        ?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    point("L0H0");
+    await vi.waitFor(() => expect(said()).toContain("reads"));
+    expect(range()).toEqual([264, 519]); // it waits, so that nothing flickers
+    const first = Number(/reads .+?([₀-₉]+) /.exec(said())?.[1]?.replace(/./g, (d) => String("₀₁₂₃₄₅₆₇₈₉".indexOf(d))));
+    expect(first).toBeLessThan(264);
+    await vi.waitFor(() => expect(range()).toEqual([0, 255]));
+    slider.value = "264";
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    await new Promise((done) => setTimeout(done, 400));
+    expect(range()).toEqual([264, 519]);
+  });
+
   it("is shaded in the text by one row, which is requested for a head or for all heads", async () => {
     const { root } = await opened({ presentation: "text" });
     const line = (): string => text(root.querySelector(".rs-text-line"));

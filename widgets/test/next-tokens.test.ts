@@ -81,6 +81,27 @@ describe("what came next", () => {
     expect(names("destinations")).toEqual([option(3).textContent]);
   });
 
+  it("scales the colours to the answer, and marks what lies beyond them in the prompt", async () => {
+    const kernel = recordedKernel();
+    const surprise = [9, 8, 0.5, 2, 1.5, NaN];
+    const { root, settled } = await open({ wire_target: NEXT, prompt: 0, tab: "positions" }, (ask) => {
+      const answer = kernel(ask);
+      if (!("reply" in answer)) return answer;
+      if (answer.reply.kind === "describe") Object.assign(answer.reply, { generated_from: 3 });
+      if (ask.kind !== "next-tokens" || ask.neurons?.length) return answer;
+      const [, ...others] = answer.buffers ?? [];
+      return { ...answer, buffers: [Float32Array.from(surprise, (value) => -value).buffer, ...others] };
+    });
+    await settled();
+    const nextKey = (): string => text(root.querySelector(".rs-next-key"));
+    await vi.waitFor(() => expect(nextKey()).toContain("0≥ 2.0")); // from the token at position 3 on
+    expect(nextKey()).toContain("colours for the answer");
+    expect(values(root).slice(1, 4)).toEqual([9, 8, 0.5]); // the values themselves are as they are
+    await vi.waitFor(() =>
+      expect(text(root.querySelector(".rs-lower .rs-caption"))).toContain("The colours are scaled to the answer."),
+    );
+  });
+
   it("asks for the head under the pointer if all heads are too many, and keeps its values", async () => {
     const kernel = recordedKernel();
     const few: Kernel = (ask) => {

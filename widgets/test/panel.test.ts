@@ -117,19 +117,26 @@ describe("panel", () => {
       const answer = plain(ask);
       if ("reply" in answer && answer.reply.kind === "describe")
         Object.assign(answer.reply, { last: [3, 4], padding: 3 });
-      return answer;
+      if (ask.kind !== "tokens" || !("reply" in answer) || answer.reply.kind !== "tokens") return answer;
+      if (ask.padding === "none" || ask.prompt === null) return answer;
+      const real = ask.prompt === 0 ? 4 : 5;
+      return {
+        reply: { ...answer.reply, tokens: answer.reply.tokens.map((token, i) => ({ ...token, padding: i >= real })) },
+      };
     });
     await settled();
     const beside = (): string => text(root.querySelector(".rs-strip-note"));
     const click = (): void => root.querySelector<HTMLElement>(".rs-count-padding")?.click();
     const read = (): string | undefined => all(root, '.rs-token[aria-selected="true"]')[0]?.dataset["position"];
-    expect(beside()).toBe("3 tokens treated as padding · count them as real");
+    await vi.waitFor(() =>
+      expect(beside()).toBe("2 tokens of this prompt treated as padding, 3 in all · count them as real"),
+    );
     expect(read()).toBe("3");
     const before = model.asked.length;
     click();
     await settled();
     expect(model.get("padding")).toBe("none");
-    expect(beside()).toBe("3 tokens that may be padding count as real · leave them out");
+    expect(beside()).toBe("3 tokens of all prompts that may be padding count as real · leave them out");
     expect(read()).toBe("5");
     const asked = model.asked.slice(before).map(({ ask }) => ask);
     expect(asked.map(({ kind }) => kind)).toEqual(expect.arrayContaining(["tokens", "attribute"]));
@@ -138,6 +145,10 @@ describe("panel", () => {
     await settled();
     expect(read()).toBe("3");
     expect(model.get("padding")).toBe("found");
+    root.querySelector<HTMLElement>('[aria-label="Next prompt"]')?.click();
+    await vi.waitFor(() => expect(beside()).toMatch(/^1 token of this prompt treated as padding, 3 in all/));
+    all(root, '[aria-label="Prompt"] button')[0]?.click();
+    await vi.waitFor(() => expect(beside()).toBe("3 tokens treated as padding · count them as real"));
   });
 
   it("locks a token and unlocks it", async () => {

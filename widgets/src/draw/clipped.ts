@@ -13,23 +13,25 @@ const EXTENDED = 1.5;
  * the first position are often many times larger. The limit is the 99th percentile of the other peaks, so with up to
  * 100 columns only the first can be clipped. The limit is never below the peak of the column `last`, at which the
  * target is read. If no value exceeds 1.5 times the limit, nothing is clipped. Columns for which `isLeftOut` is true do
- * not count at all. `clipped` in export/palette.py is the same rule.
+ * not count at all, nor do columns before `from`. `clipped` in export/palette.py is the same rule without `from`.
  */
 export function clippedLimit(
   values: Float32Array,
   columns: number,
   last: number | null,
   isLeftOut: (column: number) => boolean = () => false,
+  from = 0,
 ): number {
   const peaks = Array.from({ length: columns }, () => 0);
   values.forEach((value, i) => {
     const column = i % columns;
     if (Number.isFinite(value) && Math.abs(value) > (peaks[column] ?? 0)) peaks[column] = Math.abs(value);
   });
-  const included = peaks.map((_, column) => column).filter((column) => !isLeftOut(column));
+  const real = peaks.map((_, column) => column).filter((column) => !isLeftOut(column));
+  const included = real.filter((column) => column >= from);
   const largest = limitOf(included.map((column) => peaks[column] ?? 0));
   const others = included
-    .slice(1)
+    .filter((column) => column !== real[0])
     .map((column) => peaks[column] ?? 0)
     .sort((a, b) => a - b);
   if (others.length === 0) return largest;

@@ -32,6 +32,24 @@ export function showsEach(store: { asksEach: Of<boolean>; stripReads: Of<boolean
   return store.asksEach.value && !store.stripReads.value;
 }
 
+/**
+ * The first position whose next token belongs to the generated answer; 0 if it is not known where the answer begins.
+ * Each position has its own target here, so the colours are scaled to the answer: what the user wrote was not predicted
+ * to be likely, and would make the answer pale.
+ */
+export function answerFrom(store: {
+  facts: Of<{ generated_from?: number | null } | null>;
+  asksEach: Of<boolean>;
+}): number {
+  return store.asksEach.value ? Math.max(0, (store.facts.value?.generated_from ?? 0) - 1) : 0;
+}
+
+/** The values of the answer; all values if it is not known where the answer begins, or if it has no values. */
+export function ofAnswer(store: Parameters<typeof answerFrom>[0], values: Float32Array): Float32Array {
+  const part = values.subarray(answerFrom(store));
+  return part.some(Number.isFinite) ? part : values;
+}
+
 /** Whether a token follows at this position. */
 export function hasNext({ tokens: { value: tokens } }: Tokens, position: number): boolean {
   const [here, next] = [tokens[position], tokens[position + 1]];

@@ -3,7 +3,7 @@
 // cursor from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
-import { html, render, type TemplateResult } from "lit-html";
+import { html, nothing, render, type TemplateResult } from "lit-html";
 import { signed } from "../base/format";
 import { element, watch } from "../base/lifetime";
 import type { Sentence } from "../base/sentence";
@@ -158,7 +158,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
     render(
       html`${shown.map(
-        (tick) => html`<span
+        (tick) => html`<span class=${tick === 0 ? nothing : tick < 0 ? "rs-tick-left" : "rs-tick-right"}
           style="left:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`,
       )}`,
       ticks,

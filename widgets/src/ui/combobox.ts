@@ -197,7 +197,7 @@ export function mountCombobox(
           aria-autocomplete="list"
           aria-controls=${id} aria-activedescendant=${index >= 0 ? `${id}-${index}` : nothing} autocomplete="off"
               spellcheck="false" autocapitalize="off"
-          placeholder="type a token: start with a space for ·word" .value=${shownAs(typed.value)} @input=${input}
+          placeholder="type a token (space first: ·word)" .value=${shownAs(typed.value)} @input=${input}
               @keydown=${keys}>
         <div role="listbox" id=${id} aria-label="Tokens">
           ${list.map((o, i) => option(i, visible(o.token.text), o.note, () => act.choose(o.token)))}

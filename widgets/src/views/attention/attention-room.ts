@@ -15,8 +15,8 @@ export class AttentionRoom {
   /** What the destination under the pointer reads. The token strip shows it while the pointer is there. */
   readonly followed = state<Reading | null>(null);
   /**
-   * The row and the column of a cell or a token under the pointer. A token of the strip is both, but not while the strip
-   * shows what is added to each token: that is asked at the position before it.
+   * The row and the column of a cell or a token under the pointer. A token of the strip is both. But while the strip
+   * shows what is added to each token, the row is the position before it, where it is asked about.
    */
   readonly hovered: ReadonlySignal<{ row: number | null; column: number | null }>;
   /** The active destination: the hovered row, else the panel's destination. */

@@ -50,9 +50,7 @@ export function axisLabels(
     const along = (i - start + 0.5) / part.span;
     const longest = Math.floor((side * (1 - along) + BEYOND) / SLANT);
     const place =
-      axis === "source"
-        ? `left:${along * 100}%;max-width:min(${longest}px, var(--tops) - 2px)`
-        : `top:${along * 100}%`;
+      axis === "source" ? `left:${along * 100}%;max-width:min(${longest}px, var(--tops) - 2px)` : `top:${along * 100}%`;
     const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${
       tokens[i]?.padding ? "rs-padding" : ""
     }`;

@@ -14,7 +14,7 @@ const NARROWEST = 226;
 const [LARGEST, SMALLEST] = [264, 150];
 /** The space that a card needs around its picture. */
 const AROUND = { x: 76, y: 150 };
-/** The same for a single card: its names may be longer, and its picture larger. layout.css has the sizes of the names. */
+/** The same for a single card: it has more room for names, whose sizes are in layout.css, and a larger picture. */
 const ALONE = { x: 100, y: 166, smallest: 220, largest: 360 };
 /** A card gets the whole area only after it was alone for this time, so that nothing flickers between two heads. */
 const SETTLED_MS = 400;

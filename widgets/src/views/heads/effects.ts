@@ -66,7 +66,9 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
     render(
       html`<p class="rs-effects-state" role=${role}>${stateWords(heads, isWhole(store))}<span
           class="rs-effects-values">${valueWords(store.replacedBy.value === "other")}</span></p>
-        <div class="rs-effects-row">${replayed(found?.replayed ?? "", store.isSaved.value)}${replacedBy(store)}</div>`,
+        <div class="rs-effects-row">${
+          found?.replayed ? replayed(found.replayed, store.isSaved.value) : html`<p class="rs-replayed"></p>`
+        }${replacedBy(store)}</div>`,
       parent,
     );
   });
@@ -144,9 +146,10 @@ function isWhole({ effectShown, effects }: Store): boolean {
 export function replayed(words: string, isPast: boolean): TemplateResult | typeof nothing {
   if (words === "") return nothing;
   const title = `${words}. The model was run again without a change, and compared with the cache.`;
-  return html`<p class="rs-replayed ${isPast ? "rs-unmeasured" : "rs-agrees"}" title=${legibleSentence(title)}>${
-    isPast ? "" : "✓ "
-  }${prose(words)}</p>`;
+  // One line: a part for which there is no room is left out.
+  const parts = `${isPast ? "" : "✓ "}${words}`.split(/(?= \()|(?=, )/);
+  return html`<p class="rs-replayed rs-fit ${isPast ? "rs-unmeasured" : "rs-agrees"}"
+      title=${legibleSentence(title)}>${parts.map((part) => html`<span>${prose(part)}</span>`)}</p>`;
 }
 
 /** The choice of what takes the place of a head's output. */

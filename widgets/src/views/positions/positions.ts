@@ -9,6 +9,7 @@ import { clippedLimit, endsOf, isBeyond } from "../../draw/clipped";
 import { divergingGradient } from "../../draw/colours";
 import { type ReadPicture, shownAs } from "../../export/pictures";
 import { holdOf } from "../../state/held-scale";
+import { answerFrom } from "../../state/next-tokens";
 import { asking } from "../../state/query";
 import { positionMap } from "../../state/questions";
 import { rankedHeads } from "../../state/scene";
@@ -79,7 +80,7 @@ function mount(
     if (isOther && last?.of === of) return last.limit;
     const tokens = store.tokens.value;
     const isPadding = (column: number): boolean => tokens[column]?.padding ?? false;
-    const limit = clippedLimit(of.values, of.reply.positions, store.lastPosition.value, isPadding);
+    const limit = clippedLimit(of.values, of.reply.positions, store.lastPosition.value, isPadding, answerFrom(store));
     last = { of, limit };
     return limit;
   };
@@ -105,6 +106,7 @@ function mount(
   watch(signal, () => void picture.classList.toggle("rs-waiting", request.waiting.value));
   mountCaption(caption, store, signal, () => {
     const by = shown.value?.by ?? store.mapBy.value;
+    const scaled = answerFrom(store) > 0 && !hold.on.value ? " The colours are scaled to the answer." : "";
     const clipped = clippedCount.value > 0 ? ` ${beyondWords(clippedCount.value)}` : "";
     const read = readInPlace(store);
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
@@ -127,7 +129,7 @@ function mount(
         store.asksEach.value
           ? "Each column has its own target: the token that came next, which is above the column."
           : "Each column shows contributions to the target at that position."
-      }${clipped}`,
+      }${scaled}${clipped}`,
       notes: shown.value?.reply.notes ?? [],
     };
   });

@@ -5,7 +5,7 @@ import { watch } from "../../base/lifetime";
 import { Lru } from "../../base/lru";
 import { limitOf } from "../../draw/colours";
 import { isOutdated } from "../../state/loader";
-import { headRow, layerRow } from "../../state/next-tokens";
+import { headRow, layerRow, ofAnswer } from "../../state/next-tokens";
 import { alongPositions, nextTokens } from "../../state/questions";
 import type { Store } from "../../state/store";
 import { type Client, float32 } from "../../wire/client";
@@ -95,6 +95,6 @@ export function addedToEach(store: Store, client: Client, signal: AbortSignal): 
           : [`layer ${at.layer}`, layerRow(found, at.layer)];
     if (!values?.some((value) => Number.isFinite(value))) return null;
     // The lower bound keeps values pale that are tiny beside those of the layers.
-    return { name, values, limit: Math.max(limitOf(values), limitOf(found.layers) / 1000) };
+    return { name, values, limit: Math.max(limitOf(ofAnswer(store, values)), limitOf(found.layers) / 1000) };
   });
 }

@@ -13,9 +13,15 @@ export function mountPaddingNote(beside: HTMLElement, store: Store, signal: Abor
     const count = facts?.padding ?? 0;
     const left = store.padding.value === "found";
     beside.hidden = !blind && count === 0;
-    const said = left
-      ? `${plural(count, "token")} treated as padding`
-      : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
+    // Next to a single prompt's tokens, its own number comes first: it is the number of tokens that are pale.
+    const single = store.prompt.value !== null && (facts?.prompts ?? 1) > 1;
+    const here = store.tokens.value.filter(({ padding }) => padding).length;
+    const said = !left
+      ? `${plural(count, "token")}${single ? " of all prompts" : ""} that may be padding ` +
+        `${count === 1 ? "counts" : "count"} as real`
+      : single
+        ? `${here === 0 ? "no token" : plural(here, "token")} of this prompt treated as padding, ${count} in all`
+        : `${plural(count, "token")} treated as padding`;
     const it = count === 1 ? "it" : "them";
     render(
       html`${

@@ -88,6 +88,11 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
   });
 }
 
+/** The source that contributes most, or else the one that is read most; null if none is read. */
+export function mostTelling(store: Store, reading: Reading): number | null {
+  return contributesMost(reading, tallest(store, reading.contributions)) ?? strongest(reading.weights, 1)[0] ?? null;
+}
+
 /** The source with the largest contribution, whose attention may be small; null if all contributions vanish. */
 function contributesMost({ contributions }: Reading, largest: number): number | null {
   if (!contributions || contributions.length === 0) return null;

@@ -4,9 +4,10 @@ import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { endsOf } from "../../draw/clipped";
 import { css, divergingGradient, divergingRgb, sequentialGradient, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
-import { hasNext, showsEach } from "../../state/next-tokens";
+import { answerFrom, hasNext, ofAnswer, showsEach } from "../../state/next-tokens";
 import { NEXT, type Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { eachWords } from "../header/badge-each";
@@ -54,10 +55,10 @@ export function paintNext(
   });
 }
 
-/** The largest −log p of the tokens, but at least 1. */
+/** The largest −log p of the tokens, or of those of the answer, if it is known where it begins. But at least 1. */
 export function surpriseOf(store: Store): number {
   const { logProb = new Float32Array(0) } = store.nextShown.value ?? {};
-  return logProb.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, -value) : most), 1);
+  return ofAnswer(store, logProb).reduce((most, value) => (Number.isFinite(value) ? Math.max(most, -value) : most), 1);
 }
 
 export function mountNextKey(
@@ -78,7 +79,14 @@ export function mountNextKey(
     const theme = store.theme.value;
     const most = surpriseOf(store);
     const mean = store.isMean.value ? "mean surprise" : "surprise";
-    const [low, high] = shown ? [signed(-shown.limit, shown.limit), signed(shown.limit, shown.limit)] : ["", ""];
+    const limit = shown?.limit ?? 0;
+    const [low, high] = shown
+      ? endsOf(shown.values, { low: -limit, high: limit }, (value) => signed(value, limit))
+      : ["", ""];
+    const surprise = (store.nextShown.value?.logProb ?? []).some((value) => -value > most)
+      ? `≥ ${most.toFixed(1)}`
+      : most.toFixed(1);
+    const whose = answerFrom(store) > 0 ? html`<span class="rs-scale-of"> · colours for the answer</span>` : nothing;
     const toRight = (gradient: string): string => gradient.replace("to top", "to right");
     const feature = store.featureShown.value;
     const scale = feature
@@ -87,13 +95,13 @@ export function mountNextKey(
       : !each
         ? html`<span class="rs-next-what">what the head in focus reads</span>`
         : shown
-          ? html`<span class="rs-next-what"><b>${shown.name}</b> adds to each token</span>
+          ? html`<span class="rs-next-what"><b>${shown.name}</b> adds to each token${whose}</span>
           <span class="rs-scale" role="img"
             aria-label="colours from ${low} to ${high}"
           >${low}<i style="background-image:${toRight(divergingGradient(theme))}"></i>${high}</span>`
-          : html`<span class="rs-next-what">${mean}: −log p of each token</span>
-          <span class="rs-scale" role="img" aria-label="colours from 0 to ${most.toFixed(1)}"
-          >0<i style="background-image:${sequentialGradient(theme)}"></i>${most.toFixed(1)}</span>`;
+          : html`<span class="rs-next-what">${mean}: −log p of each token${whose}</span>
+          <span class="rs-scale" role="img" aria-label="colours from 0 to ${surprise}"
+          >0<i style="background-image:${sequentialGradient(theme)}"></i>${surprise}</span>`;
     const button = (reads: boolean, words: string, tip: string) => html`<button type="button"
         aria-pressed=${store.stripReads.value === reads} title=${tip}
         @click=${() => (store.stripReads.value = reads)}>${words}</button>`;

@@ -28,6 +28,7 @@ import { paintSegments, segmentSentence } from "./segment-paint";
 import { wholeReading } from "./segment-whole";
 import { paintStrip } from "./strip-attention";
 import { featureSentence, paintFeature, showsFeature } from "./strip-feature";
+import { readInView } from "./strip-follow";
 import { mountNextKey, paintNext } from "./strip-next";
 
 /** More segments than this have short names. */
@@ -150,20 +151,30 @@ export function mountTokens(
     lit?.classList.add("rs-lit");
   });
 
-  // Scrolls the strip (never the page) to the destination, and again when the size of the strip changes.
+  // Scrolls the strip (never the page) to the destination, or to what the head in focus reads, and again when the size
+  // of the strip changes.
   const laid = state(0);
   const observer = new ResizeObserver(() => (laid.value += 1));
   observer.observe(strip);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
+  const slider = parent.querySelector<HTMLElement>(":scope > .rs-stretch");
+  const read = readInView([strip, ...(slider ? [slider] : [])], store, focus, signal);
   watch(signal, () => {
-    const at = store.destination.value === null ? null : store.destination.value + (store.asksEach.value ? 1 : 0);
+    const destination =
+      store.destination.value === null ? null : store.destination.value + (store.asksEach.value ? 1 : 0);
+    const at = read.value ?? destination;
     void drawn.value;
     void laid.value;
     const option = at === null ? null : optionOf(at);
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // relative to the strip
     if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
-      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // shows whole lines; the last visible line has the destination
+      // Shows whole lines. The last visible line has the destination; a token that is read is in the middle.
+      strip.scrollTop = Math.max(0, top - (read.value === null ? 2 : 1) * LINE - 1);
+  });
+  watch(signal, () => {
+    const at = read.value ?? store.destination.value;
+    if (at !== null) untracked(() => stretch.reveal(at));
   });
 
   const positionOf = (event: Event): number | null => {
