@@ -6,6 +6,7 @@ import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { isInside } from "../../state/target";
+import { WARNINGS } from "../../state/warnings";
 import { prose } from "../../ui/prose";
 import { eachWords } from "./badge-each";
 import { insideSum, scoreMeaning } from "./badge-inside";
@@ -102,6 +103,12 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             title="Notes on these values: click to read them">${count}<i>${
               count === 1 ? " note" : " notes"
             }</i></span>`;
+    const warned = store.warnings.value.map((kind) => WARNINGS[kind]).join(", ");
+    const warning =
+      warned === ""
+        ? nothing
+        : html` <span class="rs-warning" role="img" aria-label="warning: ${warned}"
+            title=${`Warning: ${warned}. Click to read why all numbers are affected.`}>⚠<i> ${warned}</i></span>`;
     const tip = [starred(text), each?.words ?? "", replayed, scoreMeaning(store)]
       .filter((part) => part !== "")
       .join(". ");
@@ -121,7 +128,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           )} title=${tip} @click=${() => (open.value = !open.value)}><span
             class="rs-badge-long">${text}${each === null ? nothing : ` · ${each.words}`}${
               replayed ? ` · ${replayed}` : nothing
-            }</span>${mark}</button>`,
+            }</span>${warning}${mark}</button>`,
       status,
     );
   });
