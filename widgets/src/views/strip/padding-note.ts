@@ -1,5 +1,5 @@
-// The note below the strip: how many tokens are treated as padding, and a button that counts them as real. The note also
-// says if the model attended to them, or if the cache has no token ids.
+// The note below the strip: how many tokens are treated as padding, and a button that counts them as real. The note
+// also says if the model attended to them, or if the cache has no token ids.
 import { html, nothing, render } from "lit-html";
 import { plural } from "../../base/format";
 import { watch } from "../../base/lifetime";
