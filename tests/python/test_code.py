@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import residscope
+from residscope import ResidscopeError, targets
 from residscope.export.python_source import call, literal
 from residscope.serving.service import Service
+from residscope.terms import SegmentRange
 from residscope.wire.protocol import Picture, Shown
 from tests.support import tiny
 from tests.support.copied import pictured, pictured_attention, ran, written
@@ -41,6 +43,8 @@ TARGETS = {
     "per prompt": [("w5", "w9"), ("w6", "w8"), ("w9", "w5")],
     "set": {"w5", "w6"},
     "set versus token": (["w5", "w6"], "w9"),
+    "next token": targets.next_token(),
+    "next token versus": targets.next_token("runner-up"),
 }
 PICTURES = ["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
 
@@ -71,7 +75,8 @@ def test_the_code_of_every_picture_is_run_and_documented():
 @pytest.mark.parametrize("picture", PICTURES)
 def test_the_code_gives_the_array_that_is_shown(llama, picture, target, prompt, position):
     options = OPTIONS.get(picture, [{}])
-    check(llama.cache, picture, TARGETS[target], prompt, position, options if target == "pair" else options[-1:])
+    some = options if target == "pair" or "next" in target else options[-1:]
+    check(llama.cache, picture, TARGETS[target], prompt, position, some)
 
 
 @pytest.mark.parametrize("picture", PICTURES)
@@ -115,6 +120,50 @@ def check(cache, picture, answers, prompt, position, options):
             assert (np.abs(values - expected) <= step + 1e-6).all()
         else:
             np.testing.assert_allclose(values, pictured(service, picture, shown), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("position", ["last", 2])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_code_for_next_tokens_of_prompts_of_different_lengths(side, position):
+    model = tiny.boot("llama")
+    tokens = tiny.run(model)[0]
+    mask = torch.ones_like(tokens)
+    if side == "left":
+        mask[1, :2] = mask[2, :1] = 0
+    else:
+        mask[1, 4:] = mask[2, 6:] = 0
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens * mask, attention_mask=mask)
+    for prompt in (None, 0, 1, 2):
+        if (side, prompt, position) == ("left", None, 2):  # position 2 is the first token of prompt 1
+            position = 3
+        service = Service(cache, attention_mask=mask)
+        target = service.targets().resolve(targets.next_token("runner-up"))
+        for picture in PICTURES:
+            for option in OPTIONS.get(picture, [{}]):
+                if option.get("ranking") == "neurons":
+                    continue
+                shown = Shown(target, **({"prompt": prompt, "position": position, "heads": ["L2H3", "L0H1"]} | option))
+                values = ran(written(service, picture, shown), cache=cache, attention_mask=mask)
+                if picture == "attention":
+                    expected, _ = pictured_attention(service, shown)
+                    if shown.presentation == "text":
+                        expected = expected.sum(0) / (1 if shown.weighting == "contribution" else 2)
+                    np.testing.assert_allclose(values, expected, atol=1e-6)
+                elif picture != "ranking":
+                    np.testing.assert_allclose(values, pictured(service, picture, shown), atol=1e-6, rtol=1e-6)
+
+
+def test_maps_without_one_destination_have_no_code_for_contributions_to_next_tokens(llama):
+    """The panel does not show them either."""
+    service = Service(llama.cache)
+    target = service.targets().resolve(targets.next_token())
+    every = Shown(target, 1, presentation="all", weighting="contribution")
+    segments = Shown(target, 1, heads=["L2H3"], segments=[SegmentRange("a", 0, 3), SegmentRange("b", 3, 7)],
+                     weighting="contribution")  # fmt: skip
+    for picture, shown in (("attention", every), ("segments", segments)):
+        with pytest.raises(ResidscopeError, match="one target for all destinations"):
+            written(service, picture, shown)
 
 
 @pytest.mark.parametrize(("family", "heads"), [("lfm2", 8), ("laguna-heads", 8), ("llama", 12)])

@@ -20,6 +20,7 @@ from residscope.patterns import weighting as weightings
 from residscope.patterns.downsampling import down_sampled
 from residscope.serving.service import Service
 from residscope.wire.protocol import (
+    Attribute,
     BlendAttention,
     MapPositions,
     ReadAttention,
@@ -315,3 +316,41 @@ def test_down_sampled_maps_leave_out_empty_cells(pool):
             continue
         true = known.mean() if pool == "mean" else known[known.abs().argmax()]
         assert float(found[at, row, column]) == pytest.approx(float(true), abs=1e-6)
+
+
+@pytest.mark.parametrize("position", ["last", 5])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_run_that_attended_to_padding_has_a_warning_at_every_position(side, masked, position):
+    model = tiny.boot("llama")
+    tokens = torch.tensor([[0] * 2 + PROMPTS[0], PROMPTS[2] + PROMPTS[1]])
+    mask = torch.ones_like(tokens)
+    mask[0, :2] = 0
+    if side == "right":
+        tokens[0], mask[0] = tokens[0].roll(-2), mask[0].roll(-2)
+    given = mask if masked else torch.ones_like(mask)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens, attention_mask=given)
+    service = Service(cache, attention_mask=mask)
+    target = service.targets().resolve(PAIRS[0])
+    for prompt in (None, 0, 1):
+        reply, _ = service.reply(Attribute("head", target, prompt=prompt, position=position))
+        attended = side == "left" and not masked and prompt != 1
+        assert reply.warnings == ["attended-to-padding"] * attended
+        if attended:
+            assert any("without a mask over the leading padding" in note for note in reply.notes)
+        real, _ = service.reply(Attribute("head", target, prompt=prompt, position=position, padding="none"))
+        assert real.warnings == []
+
+
+def test_changed_weights_are_a_warning():
+    model = tiny.boot("llama")
+    _, _, cache = tiny.run(model)
+    service = Service(cache)
+    target = service.targets().resolve(PAIRS[0])
+    assert service.reply(Attribute("head", target))[0].warnings == []
+    with torch.no_grad():
+        next(iter(model.parameters())).mul_(1.5)
+    residscope.attribute(cache, PAIRS[0])  # as before each request of a panel, the weights are compared
+    reply, _ = service.reply(Attribute("head", target, prompt=0))
+    assert "weights-changed" in reply.warnings

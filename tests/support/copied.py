@@ -98,7 +98,7 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
 
 
 def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """Return the maps as the service sends them (here a triangle in float32), and their rounding steps."""
+    """Return the maps as the service sends them (here in float32), and their rounding steps."""
     maps, steps = [], []
     for head in shown.heads:
         layer, index = head[1:].split("H")
@@ -108,9 +108,9 @@ def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.n
             (part, buffer) for part, buffer in zip(reply.parts, buffers, strict=True) if part.what == shown.weighting
         )
         assert part.wide
-        assert part.triangle
         map = np.zeros((reply.positions, reply.positions))
-        map[np.tril_indices(reply.positions)] = np.frombuffer(buffer, np.float32)
+        cells = np.tril_indices(reply.positions) if part.triangle else np.indices(map.shape).reshape(2, -1)
+        map[tuple(cells)] = np.frombuffer(buffer, np.float32)
         maps.append(map)
         steps.append(np.abs(map) * 2.0**-22)
     return np.array(maps), np.array(steps)

@@ -467,6 +467,26 @@ describe("the menu", () => {
   });
 });
 
+it("the figure of a mean over padded prompts has its notes, and does not say that rows sum to 1 if they do not", () => {
+  const maps = (...pattern: number[]) => [
+    {
+      name: "L0H0",
+      value: 1,
+      ...everything(2),
+      step: 1,
+      maps: { pattern: Float32Array.from(pattern) },
+      sourceContributions: null,
+    },
+  ];
+  const picture = { picture: "attention", weighting: "pattern", ownRange: false, pool: "peak" } as const;
+  const notes = ["2 of 3 prompts are padded."];
+  const padded = figure({ ...picture, maps: maps(1, NaN, 0.5, 0.25), notes }, setting);
+  expect(padded).toContain(notes[0]);
+  expect(padded).not.toContain("sums to 1");
+  const empty = figure({ ...picture, maps: maps(1, 0, NaN, NaN) }, setting);
+  expect(empty).toContain("each destination’s row sums to 1");
+});
+
 it("a figure marks values beyond its colours, and shows where the colours end", () => {
   const picture = {
     picture: "positions",

@@ -151,6 +151,48 @@ describe("panel", () => {
     await vi.waitFor(() => expect(beside()).toBe("3 tokens treated as padding · count them as real"));
   });
 
+  it("warns without a click that the model attended to padding, until the tokens count as real", async () => {
+    const plain = recordedKernel();
+    const sentence = "The model was run without a mask.";
+    const { root, settled } = await open({}, (ask) => {
+      const answer = plain(ask);
+      if ("reply" in answer && answer.reply.kind === "describe") Object.assign(answer.reply, { padding: 3 });
+      if ("reply" in answer && answer.reply.kind === "attribute" && ask.padding !== "none")
+        Object.assign(answer.reply, { warnings: ["attended-to-padding"], notes: [sentence] });
+      return answer;
+    });
+    await settled();
+    const warning = (): Element | null => root.querySelector(".rs-badge-text .rs-warning");
+    expect(text(warning())).toBe("⚠ the model attended to padding");
+    expect(warning()?.getAttribute("aria-label")).toBe("warning: the model attended to padding");
+    expect(text(root.querySelector(".rs-strip-note"))).toBe(
+      "3 tokens treated as padding, but the model attended to them: these are not the values of the prompt alone · " +
+        "count them as real",
+    );
+    warning()?.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+    expect(all(root, ".rs-reckoning li").map(text)).toEqual([sentence]);
+    root.querySelector<HTMLElement>(".rs-count-padding")?.click();
+    await settled();
+    expect(warning()).toBeNull();
+    expect(text(root.querySelector(".rs-strip-note"))).toBe(
+      "3 tokens that may be padding count as real · leave them out",
+    );
+  });
+
+  it("has the notes of a card beside its picture, where no button takes their room", async () => {
+    const plain = recordedKernel();
+    const { root, settled } = await open({ heads: ["L0H1"] }, (ask) => {
+      const answer = plain(ask);
+      if ("reply" in answer && answer.reply.kind === "attention") Object.assign(answer.reply, { notes: ["Assumed."] });
+      return answer;
+    });
+    await settled();
+    const chip = root.querySelector<HTMLElement>(".rs-card[role=region] .rs-axis-from .rs-card-note");
+    expect([text(chip), chip?.title, chip?.closest("[aria-hidden]")]).toEqual(["note", "Assumed.", null]);
+    chip?.dispatchEvent(new Event("focus"));
+    expect(text(root.querySelector(".rs-sentence"))).toBe("Assumed.");
+  });
+
   it("locks a token and unlocks it", async () => {
     const { root, model, settled } = await open();
     await settled();

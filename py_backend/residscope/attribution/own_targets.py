@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 NONE_LAST = "The last token of each prompt has no next token in the cache: its values, and those of padding, are NaN."
 """A note for results in Python. Views leave such positions empty."""
 
+NO_OWN_MAP = (
+    "Here each position has its own target, the token that came next, but this picture has one target for all "
+    "destinations: choose the weighting “pattern” or “value”, or name a token as the target. The matrix of one head "
+    "shows what it contributes to the token that follows the destination."
+)
+"""The reason why a map of contributions is refused that has no single destination."""
+
 
 def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
     """Decompose a target, which may differ between positions.

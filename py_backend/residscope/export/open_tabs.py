@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from residscope.attribution.inner_checks import is_inner
+from residscope.attribution.own_targets import NO_OWN_MAP
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
@@ -143,7 +144,7 @@ def _attention(script: Script) -> list[str]:
     if shown.weighting != "pattern":
         options.append(f'weighting="{shown.weighting}"')
     if shown.weighting == "contribution":
-        options.append(f"answers={script.answers}")
+        options.append(f"answers={_answers_of_map(script, own=shown.presentation == 'all')}")
     arguments = [script.cache, _heads_in(script), *options, *script.named("tokens", "attention_mask", "model")]
     step = Part.of(script.view.n_pos).step
     remark = (
@@ -155,6 +156,19 @@ def _attention(script: Script) -> list[str]:
         f"values = {_attention_values(shown)}, {script.prompt_words}",
         "figure = attribution.to_plotly()",
     ]
+
+
+def _answers_of_map(script: Script, *, own: bool) -> str:
+    """The target of a map of contributions, as code.
+
+    Args:
+        script: The selection.
+        own: Whether the map has no single destination. A target that differs between positions is then refused, as in
+            the panel.
+    """
+    if own and script.request.shown.target.next_token is not None:
+        raise ResidscopeError("next-token", NO_OWN_MAP)
+    return script.answers_there
 
 
 def _attention_values(shown: Shown) -> str:
@@ -287,7 +301,7 @@ def _segments(script: Script) -> list[str]:
         raise ResidscopeError("heads", NO_HEAD)
     given = script.named("tokens", "attention_mask", "model")
     options = [] if shown.weighting == "pattern" else [f'weighting="{shown.weighting}"']
-    options += [f"answers={script.answers}"] if shown.weighting == "contribution" else []
+    options += [f"answers={_answers_of_map(script, own=True)}"] if shown.weighting == "contribution" else []
     segments = call("residscope.segments", [script.cache, str(script.prompt or 0), ranges, *given])
     arguments = [script.cache, segments, literal(shown.heads), *options, *given]
     return [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.inner_targets import feature as feature_input
-from residscope.attribution.own_targets import last_places, places_of
+from residscope.attribution.own_targets import at_position, last_places, places_of
 from residscope.attribution.target_words import unit_of
 from residscope.attribution.targets import Targets, as_answers
 from residscope.base.expressions import parse_path
@@ -88,6 +88,17 @@ class Script:
     def answers(self) -> str:
         """The target as Python code, in its readable form."""
         return self.target(self.request.shown.target)
+
+    @property
+    def answers_there(self) -> str:
+        """The target as Python code, with the tokens that follow the shown position in place of the next token."""
+        shown = self.request.shown
+        where = places_of(self.view, shown.target, shown.position)
+        if where is None:
+            return self.answers
+        given: Any = self.given.logits
+        logits = None if given is None else self.view.whole_logits(given)
+        return self.target(at_position(self.targets, shown.target, where, logits, self.prompt))
 
     def target(self, target: Target) -> str:
         """Return a target as Python code: `(" Mary", " John")`, `residscope.targets.neuron("L5N123", part="pre")`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,13 +12,16 @@ from residscope.attribution.inner_facts import inner_facts
 from residscope.attribution.missing import lacking
 from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.result import strongest
-from residscope.cache import positions
+from residscope.cache import padding, positions
+from residscope.cache.padding_notes import ATTENDED_TO_PADDING
+from residscope.cache.structure_notes import TRAINING
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
+from residscope.session.change_notes import OTHER_MODEL, WEIGHTS_CHANGED
 from residscope.terms import Component, ComponentTable, Position
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
+from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons, WarningKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +57,11 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     def optional(per_prompt: Tensor) -> float | None:
         return number(in_view(per_prompt))
 
+    notes = [refusal] if refusal else list[str]()
+    notes += [note for note in result.notes if note not in (refusal or "")]
+    attended = [ATTENDED_TO_PADDING] if padding.was_attended_to(view) else []
+    notes += positions.assumed(view) if request.position == "last" else attended
+    notes += _on_padding(view, request.position) if prompt is None else []
     reply = AttributionReply(
         by=request.by,
         components=ComponentTable.of(result.components),
@@ -65,13 +74,11 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         measured_from=result.measured_from,
         own=result.own,
         prompts=view.batch if prompt is None else 1,
-        notes=([refusal] if refusal else [])
-        + [note for note in result.notes if note not in (refusal or "")]
-        + (positions.assumed(view) if request.position == "last" else [])
-        + (_on_padding(view, request.position) if prompt is None else []),
+        notes=notes,
         refusal=refusal,
         missing=lacking(result.by, result.missing),
         inner=inner_facts(view, target, where, prompt or 0),
+        warnings=_warnings(view, notes, prompt),
     )
     values = result.values
     if request.by == "head":  # the whole map, with NaN in layers without attention
@@ -112,6 +119,23 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
         notes=result.notes + (positions.assumed(view) if request.position == "last" else []),
     )
     return reply, [float32(neuron_values[chosen])]
+
+
+_WARNINGS: dict[str, WarningKind] = {
+    ATTENDED_TO_PADDING: "attended-to-padding",
+    WEIGHTS_CHANGED: "weights-changed",
+    OTHER_MODEL: "weights-changed",
+    TRAINING: "training-mode",
+}
+"""The notes that are warnings."""
+
+
+def _warnings(view: CacheView, notes: Sequence[str], prompt: int | None) -> list[WarningKind]:
+    """Which warnings are among the notes. A prompt without leading padding has not attended to padding."""
+    found = dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS)
+    if prompt is not None and positions.first(view)[prompt] == 0:
+        found.pop("attended-to-padding", None)
+    return list(found)
 
 
 def _on_padding(view: CacheView, position: Position) -> list[str]:

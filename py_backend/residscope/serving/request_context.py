@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from residscope.attribution.decompose import Query
-from residscope.attribution.own_targets import at_position, decomposed, places_of
+from residscope.attribution.own_targets import NO_OWN_MAP, at_position, decomposed, places_of
 from residscope.attribution.result import Attribution
 from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 ONE_ANSWER = (
     "Two runs are compared by one answer for both. Here each position has its own answer, the token that came next: "
     "name a token as the target, or end the comparison."
-)
-
-NO_OWN_MAP = (
-    "Here each position has its own target, the token that came next, but this picture has one target for all "
-    "destinations: choose the weighting “pattern” or “value”, or name a token as the target. The matrix of one head "
-    "shows what it contributes to the token that follows the destination."
 )
 
 _MOST_BYTES = 16_000_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from residscope.terms import (
     By,
     ComponentTable,
@@ -14,6 +16,9 @@ from residscope.terms import (
     Transport,
 )
 from residscope.wire.message import HeadNames, Listed, Reply, Request
+
+WarningKind = Literal["attended-to-padding", "weights-changed", "training-mode"]
+"""A reason to doubt all numbers of a run. Its sentence is one of the notes, and views show a word of it at once."""
 
 
 class Attribute(Request, frozen=True, tag="attribute"):
@@ -44,7 +49,8 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
-    does not give the measured value. `inner` describes a target inside the model.
+    does not give the measured value. `inner` describes a target inside the model. `warnings` are those of the `notes`
+    that concern every number of this run.
     """
 
     by: By
@@ -62,6 +68,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     per_prompt: bool = False
     missing: list[str] = []
     inner: InnerFacts | None = None
+    warnings: list[WarningKind] = []
 
 
 class MapPositions(Request, frozen=True, tag="positions"):

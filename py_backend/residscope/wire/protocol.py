@@ -47,6 +47,7 @@ from residscope.wire.decompositions import (
     RankNeurons,
     ReadPairs,
 )
+from residscope.wire.decompositions import WarningKind as WarningKind
 from residscope.wire.features import (
     ChooseFeature,
     FeaturesReply,

@@ -12,6 +12,7 @@ import { type Chart, COMPARED } from "../state/runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, isInside, isNext, label, nextWords, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
+import { WARNINGS } from "../state/warnings";
 import { readInPlace } from "../ui/lens-transport";
 import { componentsOf } from "../wire/components";
 import { HEADS, LAYERS, LENS, RANKING } from "./charts";
@@ -193,7 +194,11 @@ export function settingOf(store: Store): Setting {
   return {
     cache: store.shownName.value || "cache",
     quantity: store.quantity.value,
-    source: [...(facts?.model ? [shown(facts.model)] : []), ...which],
+    source: [
+      ...(facts?.model ? [shown(facts.model)] : []),
+      ...which,
+      ...store.warnings.value.map((kind) => `warning: ${WARNINGS[kind]}`),
+    ],
     target: targetWords(store),
     place,
     tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at), mark: store.tokenMark(at) })),

@@ -17,6 +17,7 @@ import { promptKey, type SegmentsFound } from "./segments";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { asksEach, destinationOf, isInside, isNext, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
+import type { WarningKind } from "./warnings";
 
 export type { Attribution };
 export type Norm = Values["norm"];
@@ -274,6 +275,12 @@ export class Store extends SelectionSignals {
     const caused = this.effectShown.value === "direct" ? null : this.effects.heads.found.value;
     const notes = [caused, ...replies].flatMap((data) => data?.reply.notes ?? []);
     return [...new Set([...this.runs.renewalNotes.value, ...this.runs.whatIf.notes.value, ...notes])];
+  });
+
+  /** The warnings of the replies on screen, each once. */
+  readonly warnings: ReadonlySignal<WarningKind[]> = computed(() => {
+    const replies = [this.headRows.value, this.layerRows.value, this.lens.value];
+    return [...new Set(replies.flatMap((data) => data?.reply.warnings ?? []))];
   });
 
   /** The comparison with another run. */

@@ -14,20 +14,19 @@ export function mountCaption(
 ): void {
   watch(signal, () => {
     const { words, notes } = read();
-    const note = notes.join(" ");
-    const showNote = (): void => void (store.sentence.value = [note]);
-    const hideNote = (): void => void (store.sentence.value = null);
-    render(
-      html`<span>${prose(words)}</span>${
-        note === ""
-          ? nothing
-          : html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(note)}
-              aria-label="note: ${legibleSentence(note)}"
-        @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
-      }`,
-      node,
-    );
+    render(html`<span>${prose(words)}</span>${noteChip(store, notes)}`, node);
   });
+}
+
+/** A chip that shows notes while the user points at it or focuses it; nothing if there are none. */
+export function noteChip(store: Store, notes: string[]): TemplateResult | typeof nothing {
+  const note = notes.join(" ");
+  if (note === "") return nothing;
+  const show = (): void => void (store.sentence.value = [note]);
+  const hide = (): void => void (store.sentence.value = null);
+  return html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(note)}
+      aria-label="note: ${legibleSentence(note)}" @pointerenter=${show} @focus=${show} @pointerleave=${hide}
+      @blur=${hide}>note</span>`;
 }
 
 /** Shows why a picture is missing. `read` returns the reason, or null if there is a picture. `act` adds a button. */

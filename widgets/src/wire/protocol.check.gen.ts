@@ -466,6 +466,7 @@ export const AttributionReply = v.object({
   per_prompt: v.exactOptional(v.boolean()),
   missing: v.exactOptional(v.array(v.string())),
   inner: v.exactOptional(v.nullable(InnerFacts)),
+  warnings: v.exactOptional(v.array(v.picklist(["attended-to-padding","training-mode","weights-changed"]))),
 });
 export const RunSum = v.object({
   measured: v.nullable(v.pipe(v.number(), v.finite())),

@@ -636,7 +636,6 @@ export interface WriteCode {
   kind: "code";
   picture:
     | "attention"
-    | "attention-of-runs"
     | "features"
     | "heads"
     | "layers"
@@ -646,7 +645,6 @@ export interface WriteCode {
     | "ranking"
     | "runs"
     | "segments"
-    | "stream"
     | "token-lens"
     | "why";
   shown: Shown;
@@ -941,7 +939,8 @@ export interface TokenLabel {
  *     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
  *     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
  *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
- *     does not give the measured value. `inner` describes a target inside the model.
+ *     does not give the measured value. `inner` describes a target inside the model. `warnings` are those of the `notes`
+ *     that concern every number of this run.
  */
 export interface AttributionReply {
   kind: "attribute";
@@ -960,6 +959,7 @@ export interface AttributionReply {
   per_prompt?: boolean;
   missing?: string[];
   inner?: InnerFacts | null;
+  warnings?: ("attended-to-padding" | "training-mode" | "weights-changed")[];
 }
 /**
  * Facts about a target inside the model, in the shown prompt (in the first prompt if the mean is shown).
@@ -1549,4 +1549,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "55069d57ebaf";
+export const WIRE = "648c64ddf2a1";

@@ -29,7 +29,10 @@ const NAMES: Record<Weighting, (setting: Setting) => string> = {
   contribution: ({ quantity }) => `contribution to the ${withUnit(quantity)}`,
 };
 
-export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPicture, setting: Setting): string {
+export function attentionFigure(
+  { weighting, maps, ownRange, pool, notes = [] }: AttentionPicture,
+  setting: Setting,
+): string {
   const across = Math.min(3, Math.max(1, maps.length));
   const sheet = new Sheet(across * PANEL + 2 * MARGIN);
   const values = (map: AttentionMap): Float32Array => map.maps[weighting] ?? new Float32Array(0);
@@ -41,8 +44,8 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
   const top =
     sheet.heading(
       "Attention",
-      weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting),
-      [...setting.source, setting.target, setting.place, ...parts, ...bars, ...named],
+      weighting === "pattern" && maps.every(sumsToOne) ? "each destination’s row sums to 1" : NAMES[weighting](setting),
+      [...setting.source, setting.target, setting.place, ...parts, ...bars, ...named, ...notes],
     ) + 5;
   const all = Math.max(0, ...maps.map((map) => limitOf(values(map))));
   const coloursOf = (map: AttentionMap | null): Colours => {
@@ -77,6 +80,16 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
       weighting === "contribution" ? "contribution" : NAMES[weighting](setting),
     ); // “contribution” is enough: the heading names the quantity
   return sheet.end(end + (ownRange ? 0 : MARGIN + 2), `Attention of ${maps.map((map) => map.name).join(", ")}`);
+}
+
+/** Whether the rows of a pattern sum to 1. In a mean over padded prompts, they may not. Empty rows do not count. */
+function sumsToOne({ rows, columns, step, maps: { pattern } }: AttentionMap): boolean {
+  const wide = length(columns);
+  if (!pattern || step > 1 || wide < length(rows)) return true; // a part of each row, as it is in the model
+  return Array.from({ length: length(rows) }, (_, q) => pattern.subarray(q * wide, (q + 1) * wide)).every((row) => {
+    const known = row.filter((value) => !Number.isNaN(value));
+    return known.length === 0 || Math.abs(known.reduce((sum, value) => sum + value, 0) - 1) < 0.01;
+  });
 }
 
 /** The size of a drawn map; a single row or column is LINE points thick. */

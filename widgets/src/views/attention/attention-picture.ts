@@ -28,4 +28,6 @@ export interface AttentionPicture {
   ownRange: boolean;
   /** How the value of a block is computed from its cells. */
   pool: "peak" | "mean";
+  /** The notes on the maps, for the caption. */
+  notes?: string[];
 }

@@ -4,11 +4,11 @@
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";
-import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import { css, limitOf } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
+import { noteChip } from "../../ui/caption";
 import { prose } from "../../ui/prose";
 import { stepAlong, TabStop } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
@@ -89,13 +89,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     line.classList.toggle("rs-hint", !now);
     line.title = words;
     render(
-      html`${trouble.value ? html`<span class="rs-text-trouble">${prose(trouble.value)}</span>` : nothing}${words}
-      ${
-        notes.length > 0
-          ? html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(notes.join(" "))}
-          aria-label=${`note: ${legibleSentence(notes.join(" "))}`}>note</span>`
-          : nothing
-      }`,
+      html`${noteChip(store, notes)}${notes.length > 0 ? " " : ""}${
+        trouble.value ? html`<span class="rs-text-trouble">${prose(trouble.value)}</span>` : nothing
+      }${words}`,
       line,
     );
   });

@@ -53,7 +53,8 @@ function mount(parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, 
   return () => {
     const presentation = store.presentation.peek();
     const shown = text();
-    if (presentation === "text") return shown ? asPicture(store, shown.picture.weighting, ofText(store, shown)) : null;
+    if (presentation === "text")
+      return shown ? asPicture(store, shown.picture.weighting, ofText(store, shown), shown.picture.notes) : null;
     const all = (presentation === "matrix" ? cards() : enlarged()).filter(
       ({ pane, weighting }) => pane.maps[weighting],
     );
@@ -62,15 +63,21 @@ function mount(parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, 
           store,
           all[0].weighting,
           all.map((one) => ofCard(store, one)),
+          all.flatMap(({ attention }) => attention.notes),
         )
       : null;
   };
 }
 
 // --- for exports -----------------------------------------------------------------------------------------------------
-function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps: AttentionMap[]): ShownPicture {
+function asPicture(
+  store: Store,
+  weighting: AttentionPicture["weighting"],
+  maps: AttentionMap[],
+  notes: string[],
+): ShownPicture {
   const [ownRange, pool] = [store.ownRange.peek(), store.pool.peek()];
-  return shownAs(ATTENTION, { picture: "attention", weighting, maps, ownRange, pool });
+  return shownAs(ATTENTION, { picture: "attention", weighting, maps, ownRange, pool, notes: [...new Set(notes)] });
 }
 
 function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "attention" | "pane">): AttentionMap {

@@ -9,6 +9,7 @@ import type { Part, Zoom } from "../../draw/zoom";
 import type { Store } from "../../state/store";
 import { takeOut } from "../../state/take-out";
 import { askWhy } from "../../state/trail";
+import { noteChip } from "../../ui/caption";
 import { prose } from "../../ui/prose";
 import type { Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -38,9 +39,6 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
     const value = store.problems.value.has("heads") ? null : store.headValue(name);
     const pinned = store.heads.value.includes(name);
     const large = card.large.value;
-    const notes = shown?.head === name ? shown.attention.notes : [];
-    const showNote = (): void => void (store.sentence.value = [notes.join(" ")]);
-    const hideNote = (): void => void (store.sentence.value = null);
     render(
       html`<b class="rs-name">${name}</b>
         ${
@@ -64,13 +62,6 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
           @click=${() => (card.large.value = !large)}>${large ? "⤡" : "⤢"}</button>
         <span class="rs-card-remarks">
           ${
-            notes.length > 0
-              ? html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(notes.join(" "))}
-                  aria-label=${`note: ${legibleSentence(notes.join(" "))}`}
-            @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
-              : nothing
-          }
-          ${
             store.ownRange.value && shown
               ? html`<span class="rs-own"
               title="This picture’s colours end at its own largest value">${ends(shown, card.own.value)}</span>`
@@ -87,6 +78,19 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
         }`,
       title,
     );
+  });
+}
+
+/** Mounts a chip with the notes on the picture. Its place is beside the picture, because a title has no room for it. */
+export function mountCardNote(
+  place: HTMLElement,
+  store: Store,
+  { head, shown }: Pick<CardState, "head" | "shown">,
+  signal: AbortSignal,
+): void {
+  watch(signal, () => {
+    const notes = shown.value?.head === head.value ? shown.value.attention.notes : [];
+    render(noteChip(store, notes), place);
   });
 }
 

@@ -23,7 +23,7 @@ import { refine } from "./card-fine";
 import { axisLabels } from "./card-labels";
 import { readLine } from "./card-line";
 import { mountMiniMap } from "./card-map";
-import { mountCardTitle } from "./card-title";
+import { mountCardNote, mountCardTitle } from "./card-title";
 import { mountZoom } from "./card-zoom";
 
 /** The side of the matrix in CSS pixels until it is measured. */
@@ -63,7 +63,9 @@ export function createCard(
     "aria-roledescription": "attention matrix",
   });
   const overlay = element("div", "rs-overlay");
-  const corner = element("div", "rs-axis-from", { "aria-hidden": "true" }, element("span", "", {}, "from (source) →"));
+  const noted = element("span", "rs-card-noted");
+  const from = element("span", "", { "aria-hidden": "true" }, "from (source) →");
+  const corner = element("div", "rs-axis-from", {}, noted, from);
   const sources = element("div", "rs-sources", { "aria-hidden": "true" });
   const destinations = element("div", "rs-destinations", { "aria-hidden": "true" });
   const bars = element("canvas", "rs-source-bars", {
@@ -179,6 +181,7 @@ export function createCard(
     node.classList.toggle("rs-preview", !store.heads.value.includes(name.value));
     node.classList.toggle("rs-large", large.value);
   });
+  mountCardNote(noted, store, { head: name, shown }, signal);
   mountCardTitle(title, room, { head: name, shown, trouble, part, pane: inView, own, zoom, large }, signal);
 
   watch(signal, () => {

@@ -13,7 +13,7 @@ import { FEATURE } from "../../state/store";
 import { featureName } from "../../state/target";
 import { ask } from "../../state/trail";
 import { featuresOf } from "../../state/view-questions";
-import { mountTrouble } from "../../ui/caption";
+import { mountTrouble, noteChip } from "../../ui/caption";
 import { prose } from "../../ui/prose";
 import { float32 } from "../../wire/client";
 import { componentsOf } from "../../wire/components";
@@ -82,15 +82,6 @@ function mount(
         ${known.map((sae) => html`<option value=${sae.name} ?selected=${sae.name === chosen}>${named(sae)}</option>`)}
       </select></span>`;
   }
-  function noteChip(notes: string[]): TemplateResult | typeof nothing {
-    const note = notes.join(" ");
-    if (note === "") return nothing;
-    const show = (): void => void (store.sentence.value = [note]);
-    const hide = (): void => void (store.sentence.value = null);
-    return html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(note)}
-        aria-label="note: ${legibleSentence(note)}" @pointerenter=${show} @focus=${show} @pointerleave=${hide}
-        @blur=${hide}>note</span>`;
-  }
 
   const notDrawn = (): string | null =>
     featuresAsked(store.shown, saes.value) === null ? store.reasonNotDrawn("heads") : null;
@@ -102,7 +93,7 @@ function mount(
       : "";
     const words = reply ? `${legible(reply.cls)}: ${active}` : "";
     const from = reply && reply.read !== reply.site ? `, from ${legible(reply.read)}` : "";
-    render(html`${choice(reply?.sae)}<span>${words}${from}</span>${noteChip(reply?.notes ?? [])}`, caption);
+    render(html`${choice(reply?.sae)}<span>${words}${from}</span>${noteChip(store, reply?.notes ?? [])}`, caption);
   });
   watch(signal, () => {
     void [store.path.value, store.feature.value, store.sae.value];

@@ -17,6 +17,8 @@ export interface PositionsPicture {
   own: Float32Array;
   /** The colour scale goes from −limit to +limit. Values may lie beyond it. */
   limit: number;
+  /** The notes on the map, for the caption. */
+  notes?: string[];
 }
 
 export const POSITIONS: PictureKind<PositionsPicture> = {
@@ -44,7 +46,7 @@ function table({ labels, positions, values, own }: PositionsPicture, { tokens }:
   return { columns: ["component", "position", "token", "value"], rows: rows() };
 }
 
-function figure({ by, labels, positions, values, limit }: PositionsPicture, setting: Setting): string {
+function figure({ by, labels, positions, values, limit, notes = [] }: PositionsPicture, setting: Setting): string {
   const left = MARGIN + 12 + Math.max(...labels.map((label) => Math.min(16, label.length)), 4) * 3.4;
   const right = 50;
   const broad = Math.min(
@@ -59,6 +61,7 @@ function figure({ by, labels, positions, values, limit }: PositionsPicture, sett
     ...setting.source,
     setting.target,
     ...beyondLine(colours, values),
+    ...notes,
   ]);
   const tall = Math.min(9, 260 / Math.max(1, labels.length));
   const box: Box = { x: left, y: top, width: width - left - right, height: tall * labels.length };

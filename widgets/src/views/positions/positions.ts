@@ -175,6 +175,7 @@ function mount(
         values: complete.values,
         own: complete.own,
         limit: complete.limit,
+        notes: complete.reply.notes,
       })
     );
   };

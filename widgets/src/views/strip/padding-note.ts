@@ -1,5 +1,5 @@
-// The note below the strip: how many tokens are treated as padding, and a button that counts them as real. If the cache
-// has no token ids, the note says so.
+// The note below the strip: how many tokens are treated as padding, and a button that counts them as real. The note
+// also says if the model attended to them, or if the cache has no token ids.
 import { html, nothing, render } from "lit-html";
 import { plural } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -22,6 +22,7 @@ export function mountPaddingNote(beside: HTMLElement, store: Store, signal: Abor
       : single
         ? `${here === 0 ? "no token" : plural(here, "token")} of this prompt treated as padding, ${count} in all`
         : `${plural(count, "token")} treated as padding`;
+    const attended = left && store.warnings.value.includes("attended-to-padding");
     const it = count === 1 ? "it" : "them";
     render(
       html`${
@@ -31,7 +32,13 @@ export function mountPaddingNote(beside: HTMLElement, store: Store, signal: Abor
       }
       ${
         count > 0
-          ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding"
+          ? html`<span class="rs-taken">${said}${
+              attended
+                ? html`, <span class="rs-warned">but the model attended to ${it}: these are not the values of the ${
+                    store.isMean.value ? "prompts" : "prompt"
+                  } alone</span>`
+                : nothing
+            } · </span><button type="button" class="rs-act rs-count-padding"
           @click=${() => store.togglePadding()}>${left ? `count ${it} as real` : `leave ${it} out`}</button>`
           : nothing
       }`,

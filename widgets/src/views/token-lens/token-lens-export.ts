@@ -14,6 +14,8 @@ export interface TokenLensPicture {
   start: number;
   /** [point][position − start] */
   cells: (LensCell | null)[][];
+  /** The notes on the cells, for the caption. */
+  notes?: string[];
   /** What is read in place of the stream, if the lens is not the plain one. */
   lens?: string;
   /** The cells of the compared run, and whether the picture shows this run or the difference. */
@@ -74,14 +76,14 @@ function lensCells({ cells, compared }: TokenLensPicture): {
 }
 
 function figure(picture: TokenLensPicture, setting: Setting): string {
-  const { points, start, cells } = picture;
+  const { points, start, cells, notes = [] } = picture;
   const { shown, colours, words, unit } = lensCells(picture);
   const count = Math.max(1, ...cells.map((row) => row.length));
   const left = MARGIN + 12 + Math.max(...points.map((point) => Math.min(16, point.length)), 4) * 3.4;
   const right = 50;
   const broad = Math.min(44, Math.max(22, (DOUBLE - left - right) / count));
   const sheet = new Sheet(Math.max(SINGLE, left + broad * count + right));
-  const caption = picture.lens ? [...setting.source, `transported: ${picture.lens}`] : setting.source;
+  const caption = [...setting.source, ...(picture.lens ? [`transported: ${picture.lens}`] : []), ...notes];
   const top = sheet.heading("Token lens", words, caption);
   const tall = 8.5;
   const box: Box = { x: left, y: top, width: broad * count, height: tall * points.length };

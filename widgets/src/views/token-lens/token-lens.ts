@@ -210,6 +210,7 @@ function mount(
           points: rows.map((row) => points.value[row] ?? ""),
           start: left,
           cells,
+          notes: tiles.notes,
           ...(read === null ? {} : { lens: read }),
           ...(run.value === "first" ? {} : { compared: { run: run.value, cells: of("second") } }),
         })
