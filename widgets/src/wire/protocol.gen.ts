@@ -636,6 +636,7 @@ export interface WriteCode {
   kind: "code";
   picture:
     | "attention"
+    | "attention-of-runs"
     | "features"
     | "heads"
     | "layers"
@@ -645,6 +646,7 @@ export interface WriteCode {
     | "ranking"
     | "runs"
     | "segments"
+    | "stream"
     | "token-lens"
     | "why";
   shown: Shown;
@@ -1549,4 +1551,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "648c64ddf2a1";
+export const WIRE = "a035978d316d";
