@@ -154,7 +154,7 @@ describe("panel", () => {
   it("warns without a click that the model attended to padding, until the tokens count as real", async () => {
     const plain = recordedKernel();
     const sentence = "The model was run without a mask.";
-    const { root, settled } = await open({}, (ask) => {
+    const { root, settled } = await open({ prompt: null }, (ask) => {
       const answer = plain(ask);
       if ("reply" in answer && answer.reply.kind === "describe") Object.assign(answer.reply, { padding: 3 });
       if ("reply" in answer && answer.reply.kind === "attribute" && ask.padding !== "none")
@@ -166,8 +166,8 @@ describe("panel", () => {
     expect(text(warning())).toBe("⚠ the model attended to padding");
     expect(warning()?.getAttribute("aria-label")).toBe("warning: the model attended to padding");
     expect(text(root.querySelector(".rs-strip-note"))).toBe(
-      "3 tokens treated as padding, but the model attended to them: these are not the values of the prompt alone · " +
-        "count them as real",
+      "no token of this prompt treated as padding, 3 in all, but the model attended to them: these are not the values " +
+        "of the prompt alone · count them as real",
     );
     warning()?.dispatchEvent(new MouseEvent("click", { bubbles: true }));
     expect(all(root, ".rs-reckoning li").map(text)).toEqual([sentence]);

@@ -212,8 +212,10 @@ export function settingOf(store: Store): Setting {
 function comparedIn(store: Store): Setting["compared"] {
   const against = store.against.value;
   if (against === null) return null;
-  const run = store.runs.shown.value;
-  if (run === null) return null; // there is no second run yet
+  // Without a reply about the second run, only effects of putting in its activations are about it.
+  const isPutIn = store.effectShown.value !== "direct" && store.effects.heads.found.value?.isPutIn === true;
+  const run = store.runs.shown.value ?? (isPutIn ? "first" : null);
+  if (run === null) return null;
   const [first, second] = runNames(store.shownName.value, store.prompt.value, against).map((name) => shown(name));
   return { first: first ?? "", second: second ?? "", run };
 }

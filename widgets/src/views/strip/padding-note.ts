@@ -22,7 +22,8 @@ export function mountPaddingNote(beside: HTMLElement, store: Store, signal: Abor
       : single
         ? `${here === 0 ? "no token" : plural(here, "token")} of this prompt treated as padding, ${count} in all`
         : `${plural(count, "token")} treated as padding`;
-    const attended = left && store.warnings.value.includes("attended-to-padding");
+    // A prompt without padding was run as if alone.
+    const attended = left && (!single || here > 0) && store.warnings.value.includes("attended-to-padding");
     const it = count === 1 ? "it" : "them";
     render(
       html`${
