@@ -356,9 +356,16 @@ def test_a_restarted_kernel_leaves_the_last_picture_and_says_what_to_do(opened: 
     expect(panel.get_by_role("status")).not_to_contain_text("✓")
     expect(panel.get_by_role("status")).to_contain_text("from an earlier picture")
     expect(panel).to_have_attribute("data-state", "error")
+    values = cells(panel)
+    assert len(values) == 270
     cell(panel, "L0H0").click()
+    # The last picture is not shown as that of another prompt. It comes back with its own selection.
     panel.get_by_role("button", name="Next prompt").click()
     expect(panel.get_by_text("Waiting for the kernel")).to_have_count(0)
-    assert len(cells(panel)) == 270
+    expect(panel.get_by_role("gridcell", name=re.compile("^L[0-9]+H[0-9]+ not known$"))).to_have_count(270)
+    expect(panel.get_by_role("status")).to_contain_text("this selection was not read")
+    panel.locator(".rs-prompt").get_by_role("button", name=re.compile("^mean")).click()
+    expect(panel.get_by_role("status")).to_contain_text("from an earlier picture")
+    assert cells(panel) == values
     lab.run_all()
     expect(lab.panel().get_by_role("status")).to_contain_text("✓")

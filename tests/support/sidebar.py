@@ -80,13 +80,14 @@ def cell(view: Locator, head: str) -> Locator:
 
 
 def cells(view: Locator) -> dict[str, float]:
-    """Return the values in the head map by the names of its cells: L23H3 → 2.24."""
+    """Return the values in the head map by the names of its cells: L23H3 → 2.24. NaN while a value is awaited."""
     names = (
         view.get_by_role("grid", name="Head map")
         .get_by_role("gridcell")
         .evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
     )
-    return {head: float(value.replace("−", "-")) for head, value in (name.split() for name in names)}
+    values = (name.replace("not known yet", "nan").split() for name in names)
+    return {head: float(value.replace("−", "-")) for head, value in values}
 
 
 def token_names(texts: list[str]) -> list[str]:
