@@ -166,8 +166,8 @@ describe("panel", () => {
     expect(text(warning())).toBe("⚠ the model attended to padding");
     expect(warning()?.getAttribute("aria-label")).toBe("warning: the model attended to padding");
     expect(text(root.querySelector(".rs-strip-note"))).toBe(
-      "no token of this prompt treated as padding, 3 in all, but the model attended to them: these are not the values " +
-        "of the prompt alone · count them as real",
+      "3 tokens treated as padding, but the model attended to them: these are not the values of the prompts alone · " +
+        "count them as real",
     );
     warning()?.dispatchEvent(new MouseEvent("click", { bubbles: true }));
     expect(all(root, ".rs-reckoning li").map(text)).toEqual([sentence]);
