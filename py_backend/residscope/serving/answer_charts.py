@@ -132,10 +132,9 @@ _WARNINGS: dict[str, WarningKind] = {
 
 def _warnings(view: CacheView, notes: Sequence[str], prompt: int | None) -> list[WarningKind]:
     """Which warnings are among the notes. A prompt without leading padding has not attended to padding."""
-    found = dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS)
-    if prompt is not None and positions.first(view)[prompt] == 0:
-        found.pop("attended-to-padding", None)
-    return list(found)
+    found: list[WarningKind] = list(dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS))
+    is_alone = prompt is not None and positions.first(view)[prompt] == 0
+    return [kind for kind in found if not (is_alone and kind == "attended-to-padding")]
 
 
 def _on_padding(view: CacheView, position: Position) -> list[str]:
