@@ -132,7 +132,7 @@ _WARNINGS: dict[str, WarningKind] = {
 
 def _warnings(view: CacheView, notes: Sequence[str], prompt: int | None) -> list[WarningKind]:
     """Which warnings are among the notes. A prompt without leading padding has not attended to padding."""
-    found = dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS)
+    found: dict[WarningKind, None] = {_WARNINGS[note]: None for note in notes if note in _WARNINGS}
     if prompt is not None and positions.first(view)[prompt] == 0:
         found.pop("attended-to-padding", None)
     return list(found)
