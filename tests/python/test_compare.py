@@ -479,10 +479,10 @@ def test_no_note_says_that_padding_left_out_by_the_alignment_is_in_the_mean():
     mask = torch.ones(len(CLEAN), CLEAN.shape[1] + 2, dtype=torch.long)
     mask[:, :2] = 0
     alone = residscope.attention(padded, "1.1", attention_mask=mask)
-    assert any("includes their padding" in note for note in alone.notes)
+    assert any("prompts are padded" in note for note in alone.notes)
     pairs = [(at, at + 2) for at in range(CLEAN.shape[1])]
     found = residscope.compare_attention(plain, padded, "1.1", align=pairs, other_attention_mask=mask)
-    assert not any("includes their padding" in note for note in found.notes)
+    assert not any("prompts are padded" in note for note in found.notes)
 
 
 def test_attention_of_two_runs_is_the_difference_of_their_patterns():

@@ -181,7 +181,8 @@ def test_padding_is_marked_and_a_mean_over_it_has_a_note():
     assert "2 trailing `<pad>` were left out, and it is read at position 1" in behind
     assert "1 leading `<pad>` was left out, and it begins at position 1" in before
     assert "run without a mask" in read
-    [note] = ask(kind="attribute", by="layer", target=target, position=3)["notes"]
+    [attended, note] = ask(kind="attribute", by="layer", target=target, position=3)["notes"]
+    assert "run without a mask" in attended
     assert "1 of 3 prompts" in note
 
 
