@@ -128,11 +128,14 @@ def test_attention_maps_of_the_panel_and_its_code(padded, weighting):
     same(sent(service, BlendAttention(2, target, weighting=weighting), weighting)[0], layer)
     for side in (WIDTH, 4):
         reply, [buffer] = service.reply(ReadThumbnails(2, target, weighting=weighting, side=side))
+        assert reply.limits is not None
+        limit = reply.limits[3]
+        assert limit is not None
         cells = torch.from_numpy(np.frombuffer(buffer, np.int8).copy()).view(4, reply.side, reply.side)[3]
         small = down_sampled(true[:1], 1 if side == WIDTH else 2)[0]
         assert bool((cells == -128).equal(small.isnan()))
-        found = (cells.double() * reply.limits[3] / 127).masked_fill(cells == -128, math.nan)
-        torch.testing.assert_close(found, small, atol=reply.limits[3] / 250, rtol=0, equal_nan=True)
+        found = (cells.double() * limit / 127).masked_fill(cells == -128, math.nan)
+        torch.testing.assert_close(found, small, atol=limit / 250, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("position", ["last", 2, 4])
