@@ -61,10 +61,12 @@ describe("reading ahead", () => {
   it("requests nothing while another reply is awaited, after the pointer left, or in a closed view", async () => {
     const { root, model, settled, close } = await open({}, undefined, () => 30);
     await settled();
+    const clock = vi.spyOn(performance, "now").mockReturnValue(1); // the pointer rests on no head
     point(root, "L0H0");
     await vi.waitFor(() => expect(asked(model.asked)).toHaveLength(2), { interval: 5 });
     point(root, "L2H1"); // while the request for the first neighbour is in flight
     leave(root);
+    clock.mockRestore();
     await settled();
     await rested();
     expect(asked(model.asked).slice(2)).toEqual(["L2H1"]);
