@@ -112,3 +112,14 @@ it.each<[string, Parameters<typeof open>[0], string]>([
   const by = root.querySelector<HTMLElement>(".rs-ranked-by");
   expect([text(by), by?.hidden]).toEqual([words, words === ""]);
 });
+
+it("a score that is deselected before its reply leaves nothing hidden", async () => {
+  const { root, model, settled } = await open({}, recordedKernel(), () => 60);
+  await settled();
+  model.set("score", "previous");
+  await vi.waitFor(() => expect(model.asked.at(-1)?.ask.kind).toBe("scores"));
+  model.set("score", null); // while the request is in flight
+  await settled();
+  await new Promise((done) => setTimeout(done, 400)); // longer than the pause before late texts are hidden
+  expect(root.dataset["late"] ?? "").toBe("");
+});

@@ -319,7 +319,7 @@ class WeightedAttention:
         contributions, floor = found.part(heads, rows, columns), floor_of(self._stream_target.target)
         gaps = (contributions.sum(-1) - found.measured[:, heads, rows]).abs()
         unexplained = float(gaps.nan_to_num(0.0).max())  # NaN is refused elsewhere, if it is not on padding
-        if unexplained > source_tolerance(self._step(layer), contributions, -1, floor):
+        if unexplained > source_tolerance(self._step(layer), contributions.nan_to_num(0.0), -1, floor):
             self._unexplained = max(self._unexplained, unexplained)
         return contributions
 

@@ -150,14 +150,15 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       now(() => {
         const ask = question();
         if (key === null || ask === null) return setAwaited(lane, false); // not shown, or nothing to request
-        const selection = `${store.ref.peek()?.id ?? ""} ${JSON.stringify(ask)}`;
+        const selection = `${store.ref.peek()?.id ?? store.dataKey.peek()} ${JSON.stringify(ask)}`;
         setAwaited(lane, last?.key !== key);
         run(
           lane,
           client.latest<K>(lane, ask),
           (result) => {
             last = { key, selection, result, ask };
-            setAwaited(lane, asked.peek() !== key);
+            const present = asked.peek();
+            setAwaited(lane, present !== null && present !== key);
             put(result, ask);
           },
           count,

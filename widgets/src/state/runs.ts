@@ -45,7 +45,7 @@ export class Runs {
   /** How often the other cache of the comparison has changed, or was replaced by another cache of the same name. */
   readonly #renewals = signal(0);
   /** The other cache as it was last seen: its name, and its id and state ("" if there is no such cache). */
-  #other: { name: string; state: string } | null = null;
+  #other: { name: string; state: string; id: string } | null = null;
   /** The name of the other cache, if it is not the cache with which the comparison began. */
   readonly #replaced = signal<string | null>(null);
 
@@ -66,13 +66,14 @@ export class Runs {
    */
   see(name: string | null, state: string): void {
     const before = this.#other;
-    this.#other = name === null ? null : { name, state };
+    const isSame = name !== null && before?.name === name;
+    const id = state.split(" ")[0] || (isSame ? before.id : ""); // a deleted cache has no id: keep its last one
+    this.#other = name === null ? null : { name, state, id };
     batch(() => {
-      if (name === null || before?.name !== name) return void (this.#replaced.value = null);
+      if (!isSame) return void (this.#replaced.value = null);
       if (before.state === state) return;
       this.#renewals.value += 1;
-      const [id, idBefore] = [state, before.state].map((each) => each.split(" ")[0] ?? "");
-      if (id !== idBefore && id !== "" && idBefore !== "") this.#replaced.value = name;
+      if (id !== before.id && before.id !== "") this.#replaced.value = name;
     });
   }
   /** The run without some heads, if the shown run is compared with one. */

@@ -20,7 +20,7 @@ export const WEIGHTINGS = keysOf(NAMES);
 export function meaningOf(weighting: Weighting, store: Store): string {
   switch (weighting) {
     case "pattern":
-      return "Attention: the pattern. Each destination’s row sums to 1.";
+      return "Attention: the pattern, 0 to 1.";
     case "value":
       return "Value-weighted: attention × ‖v W_O‖, the length of what is written from each source.";
     case "contribution":

@@ -54,7 +54,7 @@ function figure({ maps }: RunAttentionPicture, setting: Setting): string {
   const sheet = new Sheet(MAPS.length * PANEL + 2 * MARGIN);
   const step = Math.max(1, ...maps.map(({ planes }) => planes[0].step));
   const top =
-    sheet.heading("Attention in two runs", "each destination’s row sums to 1; B − A: to 0", [
+    sheet.heading("Attention in two runs", "the pattern in A, in B, and B − A", [
       ...setting.source,
       ...runLines(setting),
       ...(step > 1 ? [`down-sampled: each cell is the strongest of ${step} × ${step}`] : []),

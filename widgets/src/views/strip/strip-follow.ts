@@ -31,8 +31,12 @@ export function readInView(
     if (at === wanted.peek()) return;
     later(REST_MS, rest.signal, () => void (wanted.value = at));
   });
+  const keep = (): void => {
+    rest.abort();
+    wanted.value = null;
+  };
   for (const place of places)
     for (const gesture of ["wheel", "pointerdown", "keydown", "input"])
-      place.addEventListener(gesture, () => rest.abort(), { signal, passive: true });
+      place.addEventListener(gesture, keep, { signal, passive: true });
   return wanted;
 }

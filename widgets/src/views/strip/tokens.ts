@@ -159,6 +159,16 @@ export function mountTokens(
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   const slider = parent.querySelector<HTMLElement>(":scope > .rs-stretch");
   const read = readInView([strip, ...(slider ? [slider] : [])], store, focus, signal);
+  /** Whether only the token that is read has gone: then the strip stays where it is. */
+  const onlyLeft = (): ((destination: number | null) => boolean) => {
+    let before: [read: number | null, destination: number | null] = [null, null];
+    return (destination) => {
+      const [readBefore, destinationBefore] = before;
+      before = [read.value, destination];
+      return readBefore !== null && read.value === null && destination === destinationBefore;
+    };
+  };
+  const [staysInStrip, staysInStretch] = [onlyLeft(), onlyLeft()];
   watch(signal, () => {
     const destination =
       store.destination.value === null ? null : store.destination.value + (store.asksEach.value ? 1 : 0);
@@ -166,7 +176,7 @@ export function mountTokens(
     void drawn.value;
     void laid.value;
     const option = at === null ? null : optionOf(at);
-    if (!option || strip.scrollHeight <= strip.clientHeight) return;
+    if (staysInStrip(destination) || !option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // relative to the strip
     if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
       // Shows whole lines. The last visible line has the destination; a token that is read is in the middle.
@@ -174,7 +184,7 @@ export function mountTokens(
   });
   watch(signal, () => {
     const at = read.value ?? store.destination.value;
-    if (at !== null) untracked(() => stretch.reveal(at));
+    if (!staysInStretch(store.destination.value) && at !== null) untracked(() => stretch.reveal(at));
   });
 
   const positionOf = (event: Event): number | null => {
