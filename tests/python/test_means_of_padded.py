@@ -140,7 +140,7 @@ def test_attention_maps_of_the_panel_and_its_code(padded, weighting):
 
 @pytest.mark.parametrize("position", ["last", 2, 4])
 def test_what_the_tokens_above_are_coloured_by(padded, position):
-    """Each prompt's own destination, or the same destination in all prompts."""
+    """Each prompt's own destination, or the same one in all prompts. Contributions keep their sum."""
     service = Service(padded.cache)
     target = service.targets().resolve(PAIRS)
     for kind, weighting in (("reads", "pattern"), ("brings", "contribution")):
@@ -150,7 +150,7 @@ def test_what_the_tokens_above_are_coloured_by(padded, position):
             if 0 <= at < len(prompt):
                 maps = residscope.attention(cache, "L2H3", weighting=weighting, answers=answers).values[0]
                 total[offset : offset + len(prompt)] += maps[at]
-                count[offset : offset + len(prompt)] += 1
+                count[slice(offset, offset + len(prompt)) if kind == "reads" else slice(None)] += 1
         found, _ = sent(service, ReadAttention(2, 3, target, position=position), kind)
         same(found, total / count)
 

@@ -247,13 +247,24 @@ class WeightedAttention:
         real = positions.real(self.view)
         return None if len(self.prompts) == 1 or bool(real.all()) else real
 
-    def _row_mean(self, rows: Float[Tensor, "batch source"], where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """The mean over prompts of one row of each prompt's map."""
+    @property
+    def leaves_out_padding(self) -> bool:
+        """Whether cells of the mean leave out prompts. A row of contributions then does not have the sum of the mean."""
+        return self._real is not None
+
+    def _row_mean(
+        self, rows: Float[Tensor, "batch source"], where: Int[Tensor, " batch"], *, sums: bool = False
+    ) -> Float[Tensor, " source"]:
+        """The mean over prompts of one row of each prompt's map, cell by cell (see the class).
+
+        If `sums` is set, the row keeps its sum: only prompts in which the destination is padding are left out.
+        """
         if self._real is None:
             row = rows.mean(0)
             check_finite(self.view, row)
             return row
-        real = (self._real & self._real.gather(1, where.cpu()[:, None])).to(rows.device)
+        real = self._real.gather(1, where.cpu()[:, None])
+        real = (real.expand_as(self._real) if sums else self._real & real).to(rows.device)
         total = rows.masked_fill(~real, 0).sum(0)
         check_finite(self.view, total)
         return total / real.sum(0)
@@ -272,7 +283,7 @@ class WeightedAttention:
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
         found = self._contributions(prompts, layer, [head], where[prompts.start : prompts.stop])
-        row = self._row_mean(self._checked(found, layer, ALL, ALL, ALL)[:, 0, 0], where)
+        row = self._row_mean(self._checked(found, layer, ALL, ALL, ALL)[:, 0, 0], where, sums=True)
         if self._unexplained:
             self._note([not_from_sources(self._unexplained)])
         return row

@@ -61,6 +61,8 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     notes += [note for note in result.notes if note not in (refusal or "")]
     attended = [ATTENDED_TO_PADDING] if padding.was_attended_to(view) else []
     notes += positions.assumed(view) if request.position == "last" else attended
+    if prompt is not None and positions.first(view)[prompt] == 0:  # this prompt has attended to no padding
+        notes = [note for note in notes if note != ATTENDED_TO_PADDING]
     notes += _on_padding(view, request.position) if prompt is None else []
     reply = AttributionReply(
         by=request.by,
@@ -78,7 +80,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         refusal=refusal,
         missing=lacking(result.by, result.missing),
         inner=inner_facts(view, target, where, prompt or 0),
-        warnings=_warnings(view, notes, prompt),
+        warnings=_warnings(notes),
     )
     values = result.values
     if request.by == "head":  # the whole map, with NaN in layers without attention
@@ -130,11 +132,9 @@ _WARNINGS: dict[str, WarningKind] = {
 """The notes that are warnings."""
 
 
-def _warnings(view: CacheView, notes: Sequence[str], prompt: int | None) -> list[WarningKind]:
-    """Which warnings are among the notes. A prompt without leading padding has not attended to padding."""
-    found: list[WarningKind] = list(dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS))
-    is_alone = prompt is not None and positions.first(view)[prompt] == 0
-    return [kind for kind in found if not (is_alone and kind == "attended-to-padding")]
+def _warnings(notes: Sequence[str]) -> list[WarningKind]:
+    """Which warnings are among the notes."""
+    return list(dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS))
 
 
 def _on_padding(view: CacheView, position: Position) -> list[str]:

@@ -137,7 +137,7 @@ def _source_contributions(maps: WeightedAttention, request: ReadAttention, whole
     if where is None:
         raise ResidscopeError("position", "A destination is needed.")
     destinations = set(where[maps.prompts.start : maps.prompts.stop].tolist())
-    if whole is not None and len(destinations) == 1:
+    if whole is not None and len(destinations) == 1 and not maps.leaves_out_padding:
         return whole[destinations.pop()]
     return maps.source_contributions(request.layer, request.head, where)
 
