@@ -249,7 +249,7 @@ class WeightedAttention:
 
     @property
     def leaves_out_padding(self) -> bool:
-        """Whether cells of the mean leave out prompts. A row of contributions then does not have the sum of the mean."""
+        """Whether cells of the mean leave out prompts. A row of them then does not have the sum of the mean."""
         return self._real is not None
 
     def _row_mean(
