@@ -134,7 +134,8 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       count = store.computing,
       clear = () => undefined,
       runFirst = () => false,
-    }: { count?: Signal<number>; clear?: () => void; runFirst?: () => boolean } = {},
+      keepsSame = false,
+    }: { count?: Signal<number>; clear?: () => void; runFirst?: () => boolean; keepsSame?: boolean } = {},
   ): void => {
     const asked = computed(() => {
       const ask = question();
@@ -150,8 +151,8 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       now(() => {
         const ask = question();
         if (key === null || ask === null) return setAwaited(lane, false); // not shown, or nothing to request
-        const selection = `${store.ref.peek()?.id ?? store.dataKey.peek()} ${JSON.stringify(ask)}`;
-        setAwaited(lane, last?.key !== key);
+        const selection = `${store.ref.peek()?.id ?? ""} ${JSON.stringify(ask)}`;
+        setAwaited(lane, last?.selection !== selection);
         run(
           lane,
           client.latest<K>(lane, ask),
@@ -165,8 +166,9 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
           (why) => {
             if (why === "run first" && runFirst()) return; // it is awaited until the run is made
             setAwaited(lane, false);
-            if (why === "lost" && last?.selection === selection) put(last.result, last.ask);
-            else clear();
+            const isSame = last?.selection === selection;
+            if (why === "lost" && last && isSame) put(last.result, last.ask);
+            else if (!isSame || !keepsSame) clear();
           },
         );
       });
@@ -177,7 +179,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     "tokens",
     () => tokens(store.shown),
     ({ reply }) => (store.tokens.value = reply.tokens),
-    { clear: () => (store.tokens.value = []) },
+    { clear: () => (store.tokens.value = []), keepsSame: true }, // a prompt's tokens stay, so that nothing moves
   );
 
   watch(signal, () => {

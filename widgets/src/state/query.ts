@@ -44,7 +44,7 @@ export function asking<K extends Kind, T>(
       const ask = question();
       if (ask === null) return;
       waiting.value += 1;
-      const selection = `${store.ref.peek()?.id ?? store.dataKey.peek()} ${JSON.stringify(ask)}`;
+      const selection = `${store.ref.peek()?.id ?? ""} ${JSON.stringify(ask)}`;
       client
         .latest<K>(lane, ask)
         .finally(() => (waiting.value -= 1))
