@@ -14,8 +14,11 @@ const NARROWEST = 226;
 const [LARGEST, SMALLEST] = [264, 150];
 /** The space that a card needs around its picture. */
 const AROUND = { x: 76, y: 150 };
-/** The same for a single card: it has more room for names, whose sizes are in layout.css, and a larger picture. */
-const ALONE = { x: 100, y: 166, smallest: 220, largest: 360 };
+/**
+ * The same for a single card: it has more room for names, whose sizes are in layout.css, and a larger picture. In a
+ * narrow area its title has several lines, so it would make the panel higher.
+ */
+const ALONE = { x: 100, y: 166, smallest: 220, largest: 360, narrowest: 400 };
 /** A card gets the whole area only after it was alone for this time, so that nothing flickers between two heads. */
 const SETTLED_MS = 400;
 /** The height of a scroll bar. */
@@ -50,7 +53,7 @@ export function aloneIn(width: number, height: number, free: number, above: numb
   const side = Math.floor(
     Math.min(ALONE.largest, width - ALONE.x, height - BAR - ALONE.y, Math.max(ALONE.smallest, free - above - ALONE.y)),
   );
-  return side > others.side ? { columns: 1, rows: 1, side } : null;
+  return width >= ALONE.narrowest && side > others.side ? { columns: 1, rows: 1, side } : null;
 }
 
 /** The place of the `nth` card: its page (from 0), and its column (counted over all pages) and row (both from 1). */
