@@ -165,6 +165,25 @@ def test_two_runs(padded):
     assert service.reply(ReadAttention(2, 3, target, prompt=0))[0].notes == []
 
 
+@pytest.mark.parametrize("by", ["layer", "head"])
+def test_compared_runs_and_many_caches_at_every_position(padded, by):
+    options = {"by": by, "position": "all"}
+    each = [
+        residscope.attribute(cache, answers, **options).values[:, 0]
+        for cache, answers in zip(padded.alone, PAIRS, strict=True)
+    ]
+    result = residscope.compare(padded.cache, padded.cache, PAIRS, **options)
+    for run in (result.first, result.second):
+        same(run.mean(), mean_of(padded, each, 1))
+    no_prompt = (padded.mask == 0).all(0)
+    same(result.mean(), torch.zeros(len(result.labels), WIDTH).masked_fill(no_prompt, math.nan))
+    for keep in ("values", "summary"):
+        many = residscope.attribute_many([padded.cache], PAIRS, keep=keep, progress=False, **options)
+        assert any("Means over prompts include them" in note for note in many.notes)
+    without = residscope.attribute_many(padded.alone[:1], PAIRS[0], progress=False, **options)
+    assert not any("Means over prompts" in note for note in without.notes)
+
+
 def test_with_padding_that_counts_as_real_all_prompts_count(padded):
     service = Service(padded.cache)
     target = service.targets().resolve(PAIRS)

@@ -12,6 +12,7 @@ from residscope.attribution.decomposition import Decomposition
 from residscope.attribution.result import Attribution
 from residscope.cache import positions
 from residscope.cache.positions import Positions
+from residscope.cache.view import CacheView
 from residscope.comparison.alignment import Align, Alignment, Pairs, alignment_of
 from residscope.comparison.matching import NOT_WRITTEN, POSITION_AXES, left_out, selected, selections
 from residscope.comparison.notes import named_positions, of_runs, target_notes, token_notes
@@ -104,7 +105,22 @@ def compared(
     places = _places(target, where, beside)
     notes += token_notes(first, second, (target, other), places, pairs, axes)
     notes += target_notes((target, other), (found[0].found.score, found[1].found.score), alignment)
-    return _difference(found, None if alignment.is_index else pairs, alignment, notes, places)
+    result = _difference(found, None if alignment.is_index else pairs, alignment, notes, places)
+    return result if pairs is None else _without_padding(result, first.view, second.view, pairs)
+
+
+def _without_padding(result: Comparison, first: CacheView, second: CacheView, pairs: Pairs) -> Comparison:
+    """The comparison with its padding, so that means over prompts leave it out: of each run, and of either of them."""
+    own, others = (
+        ~positions.real(view)[:, list(places)]
+        for view, places in zip((first, second), zip(*pairs, strict=True), strict=True)
+    )
+    return replace(
+        result,
+        padding=own | others,
+        first=replace(result.first, padding=own),
+        second=replace(result.second, padding=others),
+    )
 
 
 def _alike(found: list[_Decomposed], query: Query) -> list[_Decomposed]:

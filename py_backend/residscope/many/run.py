@@ -143,9 +143,17 @@ def _attribute_item(
         result = attribute_cache(cache, wanted, **options)
     layout = ResultLayout.of(result)
     columns = {name: copied(getattr(result, name)) for name in layout.columns}
+    is_padded = result.padding is not None and bool(result.padding.any())
+    notes = (*result.notes, _WITH_PADDING) if is_padded else tuple(result.notes)
     facts = ItemFacts(
-        result.measured_from, result.own, result.tolerance, tuple(result.notes), model_fingerprint(cache, model),
+        result.measured_from, result.own, result.tolerance, notes, model_fingerprint(cache, model),
         tokenizer_fingerprint(cache, model, answers),
     )  # fmt: skip
     prompts = result.values.shape[result.axes.index("batch")]
     return layout, ItemResult(prompts, columns, copied(result.values), facts)
+
+
+_WITH_PADDING = (
+    "Some positions are padding in some prompts. Means over prompts include them. (Those of `residscope.attribute` for "
+    "one cache do not.) For means of real tokens, give one position of each prompt."
+)
