@@ -6,7 +6,6 @@ TransformerLens' cache and weights. The norm of this model only scales, and its 
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -169,9 +168,7 @@ def test_an_alignment_is_restored_in_the_sidebar(lab: Lab) -> None:
     expect(crossed).not_to_have_count(0)
     places = crossed.evaluate_all("all => all.map(n => Number(n.dataset.position))")
     lab.command("docmanager:save-all")
-    saved = lambda: json.dumps(lab.server.request("/lab/api/workspaces/default"))  # noqa: E731
-    lab.until(saved, lambda text: '"align": "by token"' in text)
-    lab.page.reload()
+    lab.reload('"align": "by token"')
     view = lab.sidebar.get_by_role("region", name="Residscope", exact=True)
     expect(view.locator(".rs-pairing")).to_contain_text("paired with B by token", timeout=FOLLOWS)
     assert view.locator(".rs-unpaired").evaluate_all("all => all.map(n => Number(n.dataset.position))") == places

@@ -189,7 +189,7 @@ def test_the_two_runs_head_by_head_and_in_the_sidebar_after_a_reload(lab: Lab) -
     expect(view.locator(".rs-sentence")).to_contain_text(f"{first:.2f} in A, {second:.2f} in B")
 
     # A reload restores the comparison together with the layout.
-    lab.page.reload()
+    lab.reload('"cache": "corrupted"', '"tab": "runs"', f'"heads": ["{head}"]')
     view = lab.sidebar.get_by_role("region", name="Residscope", exact=True)
     expect(view.get_by_role("button", name="Compared with corrupted")).to_be_visible(timeout=FOLLOWS)
     lab.ready(view)

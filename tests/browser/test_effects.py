@@ -214,7 +214,7 @@ def test_in_the_sidebar_measuring_does_not_count_as_a_cell_and_a_reload_runs_not
     assert asked.count("effects") > 1
     assert asked.count("caches") <= 1  # after a cell, the sidebar would request the list again
 
-    lab.page.reload()
+    lab.reload('"effect": "total"')
     view = lab.sidebar.get_by_role("region", name="Residscope", exact=True)
     lab.ready(view)
     expect(progress(view)).to_be_visible()

@@ -164,9 +164,7 @@ def test_the_sidebar_gets_answers_while_a_cell_runs(small: Lab) -> None:
 
 def test_the_sidebar_attaches_to_a_kernel_that_is_busy_when_the_page_is_loaded(small: Lab) -> None:
     small.start_cell("import time\nwhile True: time.sleep(0.2)")
-    small.page.reload()
-    small.page.wait_for_function("() => window.jupyterapp !== undefined")
-    small.page.evaluate("() => window.jupyterapp.restored")
+    small.reload()
     small.open_sidebar()
     expect(small.caches).to_have_count(1, timeout=FOLLOWS)
     view = small.inspect("cache")

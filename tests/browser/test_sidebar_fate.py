@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -166,11 +165,7 @@ def test_following_is_remembered_only_for_its_variable(small: Lab) -> None:
     small.inspect("cache")
     expect(view.get_by_role("button", name=FOLLOW)).to_have_attribute("aria-pressed", "true")
     small.command("docmanager:save-all")
-    saved = lambda: json.dumps(small.server.request("/lab/api/workspaces/default"))  # noqa: E731
-    small.until(saved, lambda text: '"follow": "cache"' in text)
-    small.page.reload()
-    small.page.wait_for_function("() => window.jupyterapp !== undefined")
-    small.page.evaluate("() => window.jupyterapp.restored")
+    small.reload('"follow": "cache"')
     small.open_sidebar()
     expect(view.get_by_role("button", name=FOLLOW)).to_have_attribute("aria-pressed", "true", timeout=FOLLOWS)
     small.run_cell("del other\nlogits, cache = model.run_with_cache((tokens + 1) % 50)")

@@ -58,6 +58,19 @@ class Lab:
         )
         self._kernel_ready()
 
+    def reload(self, *saved: str) -> None:
+        """Reload the page as soon as JupyterLab has saved a workspace that contains these texts (as JSON).
+
+        JupyterLab saves its workspace some time after a change. A page that is reloaded before that has an older state.
+        """
+        self.until(
+            lambda: json.dumps(self.server.request("/lab/api/workspaces/default")),
+            lambda workspace: all(text in workspace for text in saved),
+        )
+        self.page.reload()
+        self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
+        self.page.evaluate("() => window.jupyterapp.restored")
+
     def write_notebook(self, path: str, *cells: str, kernel: str = "tests") -> str:
         """Write a notebook of code cells into the server's folder. Return its path, which `open` takes.
 
