@@ -72,8 +72,8 @@ def inspect(
         panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)
         if segments is not None:
             panel.segments = segments
+        if show and running_shell() is not None:
+            panel.prepare()
         if show:
             panel.show()
-    if show and running_shell() is not None:
-        panel.prepare()
     return panel

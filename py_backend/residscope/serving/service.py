@@ -93,7 +93,7 @@ class Service(Handlers):
         held = self.hold.get()
         try:
             settings = settings_of(peek(held.cache, "model") if held.model is None else held.model)
-            return self._tracked.state, settings, self.saes.settled(self.view())
+            return self._tracked.state, settings, self.saes.settled(self._open("found"))
         except NoKeyError:
             return None
 
@@ -208,7 +208,7 @@ class Service(Handlers):
         """Whether a request may read so much that it takes long."""
         state = self._tracked.state
         if self._size[0] != state:
-            view = self.view()
+            view = self._open("found")
             self._size = state, view.nbytes + 12 * view.n_layers * int(view.cfg.d_model) ** 2 * view.stream.itemsize
         return self._size[1] > _LARGE
 

@@ -174,7 +174,7 @@ export function mountTokens(
       store.destination.value === null ? null : store.destination.value + (store.asksEach.value ? 1 : 0);
     const at = read.value ?? destination;
     void drawn.value;
-    void laid.value;
+    if (laid.value === 0) return; // has no size yet: reading one would lay out the page while it is being drawn
     const option = at === null ? null : optionOf(at);
     if (staysInStrip(destination) || !option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // relative to the strip
