@@ -24,7 +24,7 @@ def unpacked(answers: Any) -> Any:
     if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas
         answers = answers.to_numpy()
     kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's dtypes have no `kind`
-    if kind is None or isinstance(answers, str):  # a torch tensor, or no array; a numpy string has a dtype, too
+    if kind is None or isinstance(answers, str):  # also a numpy string, which has a dtype
         return answers
     return answers.astype("float64") if kind == "f" else entries(answers)  # native byte order, which torch can read
 
@@ -64,7 +64,7 @@ def check_columns(pair: tuple[object, ...], batch: int) -> None:
 
 
 def contrast_of(answer: Any, vocabulary: Vocabulary, notes: list[str]) -> Contrast:
-    """Return the contrast that one answer names. What is not obvious about it is added to `notes`."""
+    """Return the contrast that one answer names. Notes on how it was read are added to `notes`."""
     if is_array(answer) and answer.ndim == 1 and len(answer) == 2:  # a row of an array `[batch, 2]`
         answer = tuple(answer.tolist())
     if isinstance(answer, tuple):

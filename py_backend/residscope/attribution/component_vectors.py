@@ -63,9 +63,9 @@ def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
     """Return the rows of a plan, from memoised vectors. None if vectors are too large, or would not save time.
 
     For a single target, vectors save no time. So they are computed and kept only from the second target on. For targets
-    inside the model, they are computed from the third target on, because the second one is often what the same head
-    moves from another source. If the target's directions are memoised, reading the activations is faster, so no vectors
-    are computed. If `again`, vectors of heads are computed for the first target, too.
+    inside the model, they are computed from the third target on, because the second one often differs only in the
+    source of one head. If the target's directions are memoised, reading the activations is faster, so no vectors are
+    computed. If `again`, vectors of heads are computed for the first target, too.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or plan.maps is not None or size_of_vectors(view, plan) > LARGEST:

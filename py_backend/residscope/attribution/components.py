@@ -76,7 +76,7 @@ def accumulated(structure: Structure, *, recomputed: bool, maps: StreamMaps | No
         raise not_cached(*(f"blocks.{layer}.hook_resid_post" for layer in range(view.n_layers)))
     points = stream_points(structure, recomputed=recomputed)
     if maps is not None:
-        # The factors of later layers are a part of what the maps do.
+        # The maps include the factors of later layers.
         points = {
             point: tuple((name, 1.0) for name, _ in terms) if maps.is_mapped(point) else terms
             for point, terms in points.items()
@@ -174,7 +174,7 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 
     if structure.point.layer is None or by == "accumulated":
         return rows
-    # Which features have a row differs between positions. Other rows follow from the structure.
+    # The features that have a row differ between positions. Other rows follow from the structure.
     own = tuple(rows.components) if by == "feature" else len(rows.components)
     key = ("later rows", by, *wanted, structure.key, own, rows.parts)
     ordered, places, parts = structure.view.memo.once(
@@ -192,7 +192,7 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 
 
 _BYTES_EACH = 44
-"""What the place of a row in the order takes in memory. A model may have millions of neurons."""
+"""The bytes that one row of `_in_order` takes in memory. A model may have millions of neurons."""
 
 
 def _in_order(
@@ -200,7 +200,7 @@ def _in_order(
 ) -> tuple[tuple[Component, ...], list[int], int | None]:
     """All components, the index of each in `rows`, and the number of requested components (None if none is split).
 
-    The index of a row of 0 is the number of rows in `rows`.
+    A component without a row in `rows` has the index `len(rows.components)`.
     """
     view, part = structure.view, COMPONENT_OF.get(by)
     parts: list[Component] = []

@@ -219,7 +219,7 @@ class _Compared:
             constant.
         tolerance: A larger difference than this is not rounding.
         largest: The largest difference.
-        is_finite: Whether all rows are finite, and the stream from which the tolerance is computed.
+        is_finite: Whether all rows, and the stream that gives the tolerance, are finite.
         notes: Notes on how the rows were made.
     """
 

@@ -68,7 +68,7 @@ def _place(point: Component) -> tuple[float, int]:
 
 
 def later_only(structure: Structure, dictionary: Dictionary) -> Structure:
-    """Return the structure without what was found in layers before the site. These layers have no rows, so no note."""
+    """Return the structure without findings in layers before the site. These layers have no rows, and need no note."""
     at = dictionary.site.point(structure.view)
     if at is None:
         return structure

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SOME = 64
-"""At least this many vectors of the cache are compared, if there are so many, and at most twice as many."""
+"""Fewer than twice this many vectors of the cache are compared."""
 
 
 def feature_input(

@@ -165,9 +165,8 @@ def head_inputs(
         return HeadInputs(pattern, v, z, None)
     if z is None:  # raises: without `z` the gate's function cannot be found
         z = view.get(f"blocks.{layer}.attn.hook_z")
-    raw = rearrange(
-        view.rows(name, positions), "batch pos ... -> batch pos (...)"
-    )  # one number for each unit, or for each head
+    # One number for each unit, or for each head.
+    raw = rearrange(view.rows(name, positions), "batch pos ... -> batch pos (...)")
     if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
         return HeadInputs(pattern, v, z, None)
     raw = rearrange(raw, "batch pos (head unit) -> batch pos head unit", head=cut[0])
@@ -230,9 +229,8 @@ def _values(
     """The values at each source: `v` of each head's group, after the norm on values if the model has one."""
     name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
     v = view.get(name)
-    if v.ndim == 4 and view.has(
-        f"blocks.{layer}.attn.hook_kv_latent"
-    ):  # latent attention caches them as [batch, head, pos]
+    # Latent attention caches values as [batch, head, pos, d_head].
+    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):
         v = rearrange(v, "batch group source d_head -> batch source group d_head")
     if v.ndim != 4 or v.shape[-1] != cut[1] or cut[0] % v.shape[2]:
         raise ResidscopeError(

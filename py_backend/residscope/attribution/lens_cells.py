@@ -122,7 +122,7 @@ def _median(ranks: Int[Tensor, "batch point position"]) -> Int[Tensor, "point po
 
 
 def answers_of(view: CacheView, target: Target, positions: Sequence[int]) -> Int[Tensor, "batch read token"]:
-    """Return the ids of each prompt's answers, without the distractors. Only those at these positions are used.
+    """Return the ids of each prompt's answers, without the distractors. They are complete only at `positions`.
 
     If the answers are the same at all positions, the axis `read` has length 1. If each position has its own answer, −1
     means that there is no answer.

@@ -26,15 +26,10 @@ _MOST_LOGITS = 6_000_000
 class Reader:
     """Turns points of the stream into logits.
 
-    Args:
+    Attributes:
         view: The cache.
         norm: Whether the final norm's scale is frozen or recomputed.
         maps: The maps of the stream to its end. None: the stream is read as it is.
-
-    Attributes:
-        view: The cache.
-        norm: The convention of the final norm's scale.
-        maps: The maps of the stream to its end, if there are any.
         rows: The number of rows of logits that are computed at once.
     """
 
@@ -63,7 +58,7 @@ class Reader:
     def output_notes(self, position: int) -> list[str]:
         """Return a note if the stream's end does not give the model's output, or if this cannot be checked.
 
-        They are compared in the first prompt, at `position`.
+        Only `position` of the first prompt is compared.
         """
         name = self.view.first("unembed.hook_out", "hook_unembed")
         if name is None:

@@ -57,9 +57,9 @@ class BeforeCap:
 
     Attributes:
         logits: These logits. Infinite where a logit is at the cap.
-        at_cap: `[batch, pos, token]`: whether a logit is so near the cap that it may have been rounded to it.
+        at_cap: `[batch, pos, token]`: whether a logit may have been rounded to the cap.
         cap: The cap.
-        rounding: The largest change of the target's value before the cap by a rounding of the given logits.
+        rounding: How much the rounding of the given logits may change the target's value before the cap.
     """
 
     logits: Float[Tensor, "batch pos token"]
@@ -91,7 +91,7 @@ def check_before_cap(readout: Readout, targets: Targets, target: Target, before:
     """Refuse a target whose value before the soft-cap cannot be computed, because a logit is at the cap.
 
     Raises:
-        ResidscopeError: With the first prompt and position where this is so.
+        ResidscopeError: The message names the first prompt and position with such a logit.
     """
     if before is None or not bool(before.at_cap.any()):
         return

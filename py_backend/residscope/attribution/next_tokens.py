@@ -134,8 +134,8 @@ def following(
 ) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
     """Return the id of the token after each position, and whether there is one.
 
-    Some models embed more tokens than they predict. At a position that is not wanted, a token without a logit counts
-    as none.
+    Some models embed more tokens than they predict. At positions that are not wanted, a token without a
+    logit counts as no token.
 
     Args:
         view: The cache.

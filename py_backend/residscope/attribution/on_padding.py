@@ -45,12 +45,7 @@ def check_not_on_padding(
 
 
 def shared_places(view: CacheView, target: Target) -> list[str]:
-    """Return a note if, because of padding on the left, the same source index means a different token in each prompt.
-
-    Args:
-        view: The cache.
-        target: The target.
-    """
+    """Return a note if one source index means different tokens, because padding on the left shifts prompts."""
     first = padding(view).first
     sources = [through.source for through in target.through if through.source is not None]
     sources = [target.inner.source, *sources] if isinstance(target.inner, AttentionScore) else sources

@@ -94,7 +94,7 @@ def own_source_rows(
 def _layer(
     view: CacheView, readout: Readout, layer: int, heads: Sequence[int]
 ) -> Iterator[tuple[Float[Tensor, "source destination batch"], Float[Tensor, "destination batch"]]]:
-    """For each of some heads of a layer: its source contributions, and its contribution by `z`."""
+    """Yield each head's source contributions, and its contribution by `z`."""
     import torch
 
     cells = (view.batch, view.n_pos)

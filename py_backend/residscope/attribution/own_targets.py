@@ -40,15 +40,15 @@ NO_OWN_MAP = (
     "destinations: choose the weighting “pattern” or “value”, or name a token as the target. The matrix of one head "
     "shows what it contributes to the token that follows the destination."
 )
-"""The reason why a map of contributions is refused that has no single destination."""
+"""Why a map of contributions without a single destination is refused."""
 
 
 def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
     """Decompose a target, which may differ between positions.
 
     Raises:
-        ResidscopeError: As for `decompose`. For next tokens also if a given position has none, or if what a head
-            contributes to them is asked for at all positions.
+        ResidscopeError: As for `decompose`. Also if a given position has no next token, or if a head's contribution to
+            next tokens is requested at all positions.
     """
     own = query.target.next_token
     if own is None:
@@ -66,7 +66,7 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
 
 
 def by_head(targets: Targets, target: Target, logits: Tensor | None) -> Attribution:
-    """Return the decomposition into heads, at every position, of a target that differs between positions. Memoised.
+    """Decompose a target that differs between positions into heads, at every position. Memoised.
 
     Raises:
         ResidscopeError: As for `decompose`.
@@ -96,7 +96,7 @@ def places_of(view: CacheView, target: Target, position: Positions) -> Int[Tenso
 
 
 def last_places(view: CacheView, target: Target) -> list[int]:
-    """Return the position of each prompt that `"last"` means for a target.
+    """Return the position in each prompt for which `"last"` stands.
 
     For next tokens, this is the position before the prompt's last token. A prompt of one token has no next token: its
     position is then 0, or the padding before its token.

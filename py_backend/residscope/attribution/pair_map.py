@@ -129,7 +129,6 @@ class Pairs:
         return pairs_figure(self, prompt, k)
 
     def __repr__(self) -> str:
-        """A short summary."""
         pairs = ", ".join(
             f"{query} × {key} {signed(value, abs(value)).replace('−', '-')}" for query, key, value in self.top(2)
         )

@@ -98,7 +98,7 @@ BIAS_KIND: dict[Literal["attn", "mlp"], Literal["attn_bias", "mlp_bias"]] = {"at
 def components_in(view: CacheView, layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[Component, ...]:
     """Return the components of a layer's heads or neurons.
 
-    Memoised with what is known of the model, because a layer may have a hundred thousand neurons.
+    Memoised in `view.facts`, because a layer may have a hundred thousand neurons.
     """
 
     def made() -> tuple[Component, ...]:
@@ -108,7 +108,7 @@ def components_in(view: CacheView, layer: int, part: Literal["attn", "mlp"], cou
 
 
 _BYTES_EACH = 80
-"""What a component takes in memory, with its index and its place in a tuple."""
+"""The bytes that a component, its index and its place in a tuple take in memory."""
 
 
 COMPONENT_OF: dict[By, Literal["attn", "mlp"]] = {"head": "attn", "neuron": "mlp"}

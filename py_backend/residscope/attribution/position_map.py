@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class PositionMap:
     """The contribution of each component to the target at each position, in the target's unit.
 
-    In a mean over prompts, a position has the mean over the prompts in which it is not padding; NaN if there are none.
+    At each position, a mean over prompts leaves out padding. It is NaN where every prompt has padding.
 
     `measured` is the model's own value at each position, or NaN if that value is not known. For `by="layer"`, the sum
     of the rows + constant = measured. For `by="accumulated"`, the last row + constant = measured.
@@ -142,5 +142,5 @@ def _heads(
 
 
 def _mean(view: CacheView, values: Tensor, axis: int) -> Tensor:
-    """The mean over prompts, at each position over those in which it is not padding. One prompt stays as it is."""
+    """The mean over prompts without padding. One prompt stays as it is."""
     return mean_over(values, axis, None if view.batch == 1 else ~real(view))

@@ -41,7 +41,7 @@ class Reconciled:
         stream_tolerance: Differences up to this between the rows' sum and the stream count as rounding.
         unexplained: The largest difference between the rows' sum and the measured value. 0 if that value is not known,
             or if rows are missing.
-        finite: Whether the sums and differences are finite, and the stream from which the tolerance is computed.
+        finite: Whether the sums, the differences, and the stream that gives the tolerance are finite.
     """
 
     structure: Structure
@@ -59,7 +59,7 @@ def reconcile(
     measured: Float[Tensor, "batch pos"] | None = None,
     logits: Tensor | None = None,
 ) -> Reconciled:
-    """Make rows that sum to the expected value, and find the structure with which they do.
+    """Find the structure whose rows sum to the expected value, and return these rows.
 
     The usual structure fits most models, and then one comparison is enough. If it does not fit, the structure is read
     from the cache layer by layer, and the rows are made again.
@@ -310,8 +310,8 @@ def reasons(
     if last is None:
         notes.append(
             f"The cache has no `{readout.stream}`, so it cannot be determined "
-            "where the rest arises. Some models normalise the stream itself after each sublayer, which no fixed "
-            "direction can undo."
+            "where the rest arises. Some models normalise the stream itself after each sublayer. No fixed direction "
+            "can undo this."
         )
     elif gap(target, last) > tolerance and not final:
         notes.append(
@@ -381,7 +381,7 @@ _PERHAPS = (
 
 
 def contribution_at(readout: Readout, name: str) -> Tensor | None:
-    """Return the contribution of the activation `name` of the stream. None if it was not cached."""
+    """Return the contribution of an activation of the stream. None if it was not cached."""
     return readout.functional(readout.view.raw(name, readout.positions)) if readout.view.has(name) else None
 
 

@@ -237,7 +237,6 @@ class Attribution:
         return rolled_up(self, self.labels, segments, reduce)
 
     def __repr__(self) -> str:
-        """A short summary."""
         top = self.top(2)
         largest = max((abs(value) for _, value in top), default=0.0)
         rows = ", ".join(f"{label} {signed(value, largest).replace('−', '-')}" for label, value in top)

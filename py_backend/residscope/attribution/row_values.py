@@ -96,7 +96,7 @@ _AT_ONCE = 1 << 18
 def projected_before(readout: Readout, plan: Plan) -> bool:
     """Return whether the directions of a plan's heads are memoised.
 
-    Targets that are what one head moves from different sources have the same directions.
+    Targets that differ only in the source of one head have the same directions.
     """
     if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
         return False

@@ -1,4 +1,4 @@
-"""Sums over segments: the sources, or the positions, of an attribution rolled up into one number for each segment."""
+"""Rolls up the sources or positions of an attribution into one number for each segment."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class SegmentAttribution:
         constant: The constant, with the axes of `measured`.
         unexplained: measured − Σ rows − constant (for source segments, also − `padding`), with the axes of `measured`.
         padding: For sources: the contribution of sources that are padding, which belong to no segment. Otherwise None.
-        tolerance: Values of `unexplained` up to this are rounding. Errors of positions are independent, so their
-            squares add up, as in `rounding.py`: for sums, the tolerance grows with the square root of a segment's
-            length (here, of the longest). For means, it is that of a position.
+        tolerance: Values of `unexplained` up to this are rounding. For means, this is the attribution's tolerance.
+            If `unexplained` is summed, the tolerance is multiplied by the square root of the longest segment's length,
+            because the errors of positions are independent.
         heads: For `by="source"`: the heads along the second-last axis of `values`.
         notes: Notes on these values, in sentences.
     """
@@ -110,7 +110,6 @@ class SegmentAttribution:
         return pd.DataFrame(self.values.flatten(1).cpu().numpy(), index=index, columns=columns)
 
     def __repr__(self) -> str:
-        """Return a readable summary."""
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
         cells = "; ".join(f"{', '.join(map(repr, labels))} {value:+.3f}" for *labels, value in self.top(2))
         how = (

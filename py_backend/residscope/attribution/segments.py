@@ -103,7 +103,7 @@ def segments_of(view: CacheView, prompt: int, by: object) -> Segments:
 
 
 def rules_of(view: CacheView, prompt: int) -> dict[SegmentBy, tuple[Segment, ...]]:
-    """Return the segments of each rule that finds several (for tags: at least one) in the text of a prompt.
+    """Return the segments of each rule that finds at least two (for tags: one) in a prompt's text.
 
     Args:
         view: The cache.

@@ -35,9 +35,6 @@ def sources(
         readout: Reads the target from the stream.
         heads: Layers and indices of heads.
 
-    Returns:
-        The source contributions, and the contribution of each head.
-
     Raises:
         ResidscopeError: If there is no such head, or `pattern`, `v` or `z` was not cached for all positions.
     """
@@ -124,8 +121,8 @@ def _dot(
 ) -> Float[Tensor, "batch head pos"]:
     """The product of each row with its head's direction.
 
-    Small tensors are multiplied and summed. A matrix product uses several threads, which may wait for milliseconds
-    while a notebook cell uses the processor.
+    A matrix product uses several threads. These may wait for milliseconds while a notebook cell uses the processor, so
+    small tensors are multiplied and summed.
     """
     if rows.numel() <= _SMALL:
         return (rows * unit[:, :, None]).sum(-1)

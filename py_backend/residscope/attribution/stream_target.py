@@ -57,7 +57,7 @@ class StreamTarget:
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
         """Return a readout for some prompts, at one position of each, or at all positions.
 
-        If the target has its own position, what the readout reads at other positions has weight 0.
+        If the target has its own position, other positions have weight 0.
         """
         if is_inner(self.target):
             return self._inner(prompts, where).readout()

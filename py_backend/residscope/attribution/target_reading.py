@@ -146,7 +146,6 @@ def target_reading(
         readout = reading.readout()
 
         def explained(reading: TargetReading = reading, readout: Readout = readout, outer: Target = outer) -> Explained:
-            """The outer target's readout, and the value that its rows must sum to."""
             before = measured_value(reading, readout, targets, outer, logits).before_cap
             return readout, None if before is None else before - readout.functional.constant
 

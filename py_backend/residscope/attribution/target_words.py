@@ -88,7 +88,7 @@ def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:
 
 
 def _of_attention(score: AttentionScore) -> str:
-    """An attention score in words. On the key side, `(key side)` is added."""
+    """An attention score in words."""
     side = " (key side)" if score.side == "key" else ""
     head, source = name(score.layer, score.head), _named(score.source)
     if score.versus is None:

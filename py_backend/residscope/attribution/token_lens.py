@@ -46,7 +46,7 @@ NO_TOKEN = "no token follows"
 class TokenLens:
     """The most likely tokens at points of the residual stream.
 
-    For the mean over prompts, probabilities are averaged, at each position over the prompts in which it is not padding.
+    In the mean over prompts, probabilities are averaged. At each position, padding is left out.
 
     Attributes:
         points: The points along the first axis: `"3_pre"`, `"3_mid"`, `"final_post"`.
@@ -55,8 +55,8 @@ class TokenLens:
         ids: `[point, position, k]`, the ids of these tokens. In the mean, −1 where every prompt has padding.
         probabilities: `[point, position, k]`, the probabilities of these tokens, 0 to 1; NaN where ids are −1.
         answer_probability: `[point, position]`, the answer's probability. If a prompt has several answers, the
-            probability of the most likely one. NaN where no token follows. In the mean, prompts without one are left
-            out. None if there is no answer token, for example for a direction.
+            probability of the most likely one. NaN where no token follows. In the mean, such prompts are left out.
+            None if there is no answer token, for example for a direction.
         rank: `[point, position]`, the answer's rank. 1 is the most likely token. For the mean over prompts: the median
             of the prompts' ranks (the better one of two middle ranks). 0 where `answer_probability` is NaN. None if
             there is no answer token.
@@ -103,7 +103,6 @@ class TokenLens:
         return token_lens_figure(self)
 
     def __repr__(self) -> str:
-        """Return a readable summary."""
         last = self.tokens[-1][-1][0], float(self.probabilities[-1, -1, 0])
         answer = ""
         if self.answer_probability is not None and self.rank is not None:
@@ -285,7 +284,7 @@ def positions_from_start(view: CacheView, wanted: Any) -> list[int]:
     """Return the positions that a user gave, counted from the start. None: all positions.
 
     Raises:
-        ResidscopeError: If `wanted` holds anything else than positions of the prompt.
+        ResidscopeError: If `wanted` holds anything other than positions of the prompt.
     """
     if wanted is None:
         return list(range(view.n_pos))

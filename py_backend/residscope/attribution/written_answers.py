@@ -37,7 +37,7 @@ def as_answers(target: Target, vocabulary: Vocabulary, direction: Callable[[str]
         names = [vocabulary.written(token.id) for token in tokens]
         if len(names) == 1:
             return names[0]
-        # A set is read in the order of the ids. It loses another order, and that a repeated token counts twice.
+        # A set stands only for different tokens in the order of their ids. Other tokens are written as a list.
         ids = [token.id for token in tokens]
         return set(names) if ids == sorted(set(ids)) else names
 
@@ -67,6 +67,6 @@ def as_answers(target: Target, vocabulary: Vocabulary, direction: Callable[[str]
     if target.direction is not None:
         return target.direction if direction is None else direction(target.direction)
     written = [one(contrast) for contrast in target.contrasts]
-    # A pair with a list is written in a list, because it alone could be read as two columns.
+    # A pair that contains a list is itself put into a list: alone, it could be read as two columns.
     alone = len(written) == 1 and not (isinstance(written[0], tuple) and any(isinstance(s, list) for s in written[0]))
     return written[0] if alone else written
