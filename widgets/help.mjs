@@ -16,8 +16,8 @@ export async function chapterNames() {
 }
 
 /**
- * A chapter without its pictures, links to pictures and to chapters that are not in `names`, and without what is only
- * for `npm run docs`. Bars in the code of tables are escaped: the documentation site does without, VS Code does not.
+ * A chapter without pictures, without links to pictures or to chapters that are not in `names`, and without text about
+ * `npm run docs`. In tables, bars inside code are escaped: VS Code needs this, the documentation site does not.
  */
 export function forHelp(text, names) {
   return text

@@ -10,8 +10,8 @@ const PACKAGE = /^.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+(?=[\\/])/;
 /**
  * The packages in bundles, each with its licence, sorted by name.
  *
- * @param metafiles esbuild's metafiles; their paths are relative to `folder`. @throws If a package has no licence text,
- * because then it must not be distributed.
+ * @param metafiles esbuild's metafiles; their paths are relative to `folder`.
+ * @throws If a package has no licence text, because then it must not be distributed.
  */
 export function licencesOf(metafiles, folder) {
   const found = new Map();

@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-// All test files share one page, because a page for each file takes longer than the tests. Every view ends with its
-// AbortSignal.
+// All test files share one page, because a page for each file takes longer than the tests. A view leaves nothing behind
+// when its AbortSignal aborts.
 export default defineConfig({
   test: {
     environment: "happy-dom",

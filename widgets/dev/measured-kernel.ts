@@ -10,7 +10,7 @@ interface Options {
   positions: number;
   /** The number of values that one request measures. */
   batch?: number;
-  /** How many requests after the first one measure nothing. The first one never measures anything. */
+  /** How many requests measure nothing, in addition to the first one. */
   idle?: number;
   refusal?: string;
 }

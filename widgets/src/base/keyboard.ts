@@ -46,10 +46,7 @@ export function isPlainKey({ altKey, ctrlKey, metaKey, shiftKey }: KeyboardEvent
   return !altKey && !ctrlKey && !metaKey && !shiftKey;
 }
 
-/**
- * Whether the notebook must not get this key. Letters are among these keys, because in a notebook the letter x, for
- * example, cuts the cell, and the panel with it.
- */
+/** Whether the notebook must not get this key. Letters are kept, too: x would cut the cell, and the panel with it. */
 function isKept(event: KeyboardEvent): boolean {
   const isModified =
     event.metaKey ||
@@ -88,7 +85,7 @@ export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
     },
     { signal, capture: true },
   );
-  // A click on the prompt of a cell selects the cell. But JupyterLab leaves the focus where it is if it is in the cell.
+  // A click on the prompt of a cell selects the cell. But JupyterLab does not move a focus that is inside the cell.
   window.addEventListener(
     "pointerdown",
     ({ target, button }) => {

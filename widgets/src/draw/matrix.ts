@@ -95,9 +95,7 @@ function paintCells(
   }
 }
 
-/**
- * Sets a font in which every value fits into a cell, and returns the number of digits; null if there is no room.
- */
+/** Sets a font in which every value fits into a cell, and returns the number of digits; null if there is no room. */
 function chooseFont(context: CanvasRenderingContext2D, cell: number, { write, digits, widest }: Look): number | null {
   if (cell < READABLE) return null;
   for (let count = digits; count > 0; count -= 1) {

@@ -17,8 +17,8 @@ export function shortest(value: number): string {
   if (Number.isNaN(value)) return "";
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   if (Math.fround(value) !== value) return String(value); // not a float32
+  // Subnormal numbers have fewer digits.
   for (let digits = Math.abs(value) < 1.2e-38 ? 1 : 6; digits < 9; digits += 1) {
-    // subnormal numbers have fewer digits
     const decimal = Number(value.toPrecision(digits));
     if (Math.fround(decimal) === value) return String(decimal);
   }

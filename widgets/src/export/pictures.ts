@@ -78,7 +78,7 @@ export interface HeadsPicture {
   runs?: { first: Float32Array; second: Float32Array };
   /** Which effect `values` shows, and the kernel's reply. A head whose `total` is NaN there has no measured value. */
   measured?: Measured;
-  /** If the map shows what feeds a head: this in words. Left out if it shows contributions to the target. */
+  /** What the map shows, in words, if it shows what feeds a head. */
   feeds?: string;
 }
 /** An effect for which the model was run. */

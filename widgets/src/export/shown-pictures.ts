@@ -212,7 +212,7 @@ export function settingOf(store: Store): Setting {
 function comparedIn(store: Store): Setting["compared"] {
   const against = store.against.value;
   if (against === null) return null;
-  // Without a reply about the second run, only effects of putting in its activations are about it.
+  // Before a reply about run B, only effects that put in B's activations concern B.
   const isPutIn = store.effectShown.value !== "direct" && store.effects.heads.found.value?.isPutIn === true;
   const run = store.runs.shown.value ?? (isPutIn ? "first" : null);
   if (run === null) return null;

@@ -152,10 +152,7 @@ export class Inspection {
     );
   });
 
-  /**
-   * The new cache of the followed variable, while it is not in view yet. Null if it is in view, or if no variable is
-   * followed.
-   */
+  /** The new cache of the followed variable, while it is not in view yet; else null. */
   readonly #newCache: ReadonlySignal<CacheRow | null> = computed(() => {
     const variable = this.store.follow.value;
     const row = this.#row.value;

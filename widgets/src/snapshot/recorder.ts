@@ -148,8 +148,8 @@ export class Recorder extends Relay {
 }
 
 /**
- * A request of effects without its fields `measure` and `stop`, so that it equals the one in `state/questions.ts`.
- * These fields only control the measuring, and the picture does not depend on them.
+ * A request for effects without its fields `measure` and `stop`, as in `state/questions.ts`. These fields only control
+ * the measuring. The picture does not depend on them.
  */
 function asDeclared(ask: Ask): Ask {
   if (ask.kind !== "effects") return ask;

@@ -30,7 +30,6 @@ export type Replied = {
   };
 }[RecordedKind];
 
-/** Requires that a reply belongs to its request, and has as many values as names. */
 export function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): void {
   const { layers, heads, prompts, positions } = facts;
   const cells = layers * heads;

@@ -6,8 +6,8 @@ export interface Attribution {
   reply: AttributionReply;
   rows: Float32Array;
   /**
-   * The standard deviation of each row over prompts. In the decomposition "accumulated", it is that of row + constant.
-   * Null for a single prompt, and in a comparison.
+   * The standard deviation of each row over prompts (in "accumulated", of row + constant). Null for a single prompt,
+   * and in a comparison.
    */
   std: Float32Array | null;
   /** [component, prompt], row-major; null for a single prompt, in a comparison, or if there are too many values. */

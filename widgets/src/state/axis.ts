@@ -1,6 +1,6 @@
-// The layer axis that the head map, the layer bars and the lens share; it runs from top to bottom. Layer i takes the
-// range [i, i + 1], like its row of the map: attention the first half, the MLP the second half. So each step of the
-// lens is next to the bar of its sublayer. The embeddings take [−1, 0], a narrow band above the layers.
+// The layer axis that the head map, the layer bars and the lens share. It runs from top to bottom. Layer i takes the
+// range [i, i + 1]: attention the first half, the MLP the second half. So each step of the lens is next to the bar of
+// its sublayer. The embeddings take [−1, 0], a narrow band above the layers.
 import { type Component, SUBLAYERS } from "../wire/components";
 
 export interface Bar {

@@ -70,7 +70,7 @@ export function runNames(
   return apart ? [`${cache}, ${named(prompt)}`, `${other}, ${named(otherPrompt)}`] : [cache, other];
 }
 
-/** The same comparison, with its positions paired in another way. */
+/** The same comparison, with positions paired in another way. */
 export function aligned(against: Against, align: Against["align"]): Against {
   const { align: _, ...rest } = against;
   return align ? { ...rest, align } : rest;

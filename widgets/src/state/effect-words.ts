@@ -29,7 +29,7 @@ export function effectTitle(effect: Caused, isPutIn: boolean, quantity: string):
       }`;
 }
 
-/** The name of an axis: "adds directly", "total change". `axis` is that of a scatter plot. */
+/** The name of an axis of a scatter plot: "adds directly", "total change". */
 export function axisWords(axis: string, isPutIn: boolean): string {
   const how = axis === "direct" ? "directly" : axis === "estimate" ? HOW.estimate : HOW.total;
   const change = axis === "direct" ? "direct" : axis === "estimate" ? CHANGE.estimate : CHANGE.total;

@@ -30,7 +30,7 @@ export class Effects {
   /** How often the user has started, and stopped, measuring. `measuring.ts` watches these counts. */
   readonly starts = state(0);
   readonly stops = state(0);
-  /** The comparison in which the user chose what takes the place of the activations. */
+  /** The key of the comparison in which the user chose what takes the place of the activations. */
   chosenIn: string | null = null;
   /** For each effect, the largest value that was on the colour scale. */
   readonly #reach = new Map<Effect, number>();

@@ -11,10 +11,7 @@ export interface FeatureTokens {
 
 type Chosen = { feature: number | null } & Pick<ReadFeatureTokens, "prompt" | "sae" | "state">;
 
-/**
- * The state of the SAE with this name (null: the first one). It differs after the SAE was replaced or changed, and then
- * its features are requested again.
- */
+/** The state of the SAE with this name (null: the first one). When it changes, features are requested again. */
 export function saeState(name: string | null, saes: CacheFacts["saes"] = []): string | null {
   return (name === null ? saes[0] : saes.find((sae) => sae.name === name))?.state ?? null;
 }

@@ -1,5 +1,5 @@
 // Requests what the selection needs, and puts the replies into the store. Until a reply comes, the last picture stays,
-// without its numbers (`Store.awaited`). After a failure, no reply of another selection stays.
+// without its numbers (`Store.awaited`). After a failure, no reply to another selection stays.
 import { batch, computed, type Signal, untracked } from "@preact/signals-core";
 import { child, later, watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
@@ -27,12 +27,12 @@ import { innerFactsKey } from "./trail-words";
 
 /** The facts of at most this many targets inside the model are kept. */
 const MOST_INNER = 64;
-/** The texts of the last picture are hidden if a reply takes longer than this, so that nothing flickers before. */
+/** If a reply takes longer than this, the texts of the last picture are hidden. Hidden at once, they would flicker. */
 export const LATE_MS = 250;
 
 /**
  * Whether a request failed because the cache changed or is gone, or the kernel was lost. Then the last picture stays if
- * it is of this selection, and the reason is shown once for all views, not in each of them.
+ * it is of this selection. The reason is shown once, not in each view.
  */
 export function isOutdated(error: unknown, store: Store): boolean {
   if (!(error instanceof RequestFailed)) return false;
@@ -122,8 +122,8 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   /**
    * Sends a request whenever the request changes. A new target with the same token ids does not count as a change.
    *
-   * After a failure, `clear` removes the reply to an earlier request. (Without `clear`, the reply has its own key.) If
-   * the cache or the kernel is lost, the last reply stays, or comes back, in the selection that it belongs to.
+   * After a failure, `clear` removes the reply to an earlier request. (A reply that has its own key needs no `clear`.)
+   * If the cache or the kernel is lost, the last reply stays, or comes back, in the selection that it belongs to.
    * `runFirst` is called if a run of the model is needed first. It returns whether that run is being made.
    */
   const follow = <K extends Kind>(
@@ -164,7 +164,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
           },
           count,
           (why) => {
-            if (why === "run first" && runFirst()) return; // it is awaited until the run is made
+            if (why === "run first" && runFirst()) return; // the comparison is awaited until the run is made
             setAwaited(lane, false);
             const isSame = last?.selection === selection;
             if (why === "lost" && last && isSame) put(last.result, last.ask);
@@ -227,7 +227,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
         },
       },
     );
-    // The run was stopped: the last comparison was with another run.
+    // The run is not being made, so no comparison with it is awaited. The last comparison was with another run.
     watch(signal, () => {
       const { isMissing, isRunning } = store.runs.whatIf;
       if (isMissing.value && !isRunning.value) now(() => (setAwaited(COMPARED[lane], false), put(null)));

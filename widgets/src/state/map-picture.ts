@@ -49,7 +49,7 @@ export interface MapPicture {
 
 export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
   let last: MapPicture | null = null;
-  /** The picture from the last reply, or the one before it. It is pending while the reply is awaited. */
+  /** While a reply is awaited, the picture is pending, and the last picture takes the place of a missing one. */
   const inTime = (picture: MapPicture | null, lane: string, isAwaited: boolean): MapPicture | null => {
     const isRefused = store.problems.value.has(lane);
     last = picture ?? (isRefused ? null : last);

@@ -34,8 +34,7 @@ export function showsEach(store: { asksEach: Of<boolean>; stripReads: Of<boolean
 
 /**
  * The first position whose next token belongs to the generated answer; 0 if it is not known where the answer begins.
- * Each position has its own target here, so the colours are scaled to the answer: what the user wrote was not predicted
- * to be likely, and would make the answer pale.
+ * The colours are scaled to the answer. The user's own tokens can be unlikely, and would then make the answer pale.
  */
 export function answerFrom(store: {
   facts: Of<{ generated_from?: number | null } | null>;

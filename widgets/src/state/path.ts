@@ -10,7 +10,7 @@ export interface Path {
   at: number;
 }
 
-/** The steps of the trail; the present step has the present position. A target outside the trail is the only step. */
+/** The path of a selection. Its present step has the present position. */
 export function pathOf({
   trail,
   step,

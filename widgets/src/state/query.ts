@@ -1,5 +1,5 @@
 // A view's request to the kernel: sent again whenever it changes, and only while the view is visible. The last reply
-// stays until the next reply or failure arrives. If the cache or the kernel is lost, it stays, or comes back, only in
+// stays until the next reply or failure arrives. If the cache or the kernel is lost, the reply stays, or comes back, in
 // the selection that it belongs to.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";

@@ -36,11 +36,9 @@ export const WIDE = 32;
 export const LISTED = 10;
 /** The maximum number of heads in the position map. */
 const MOST_MAPPED = 48;
-/**
- * The first constant is the number of components on each side of the pair map, before the user asks for more. The
- * second is the number of tokens in each list of the tokens that a head writes.
- */
+/** The number of components on each side of the pair map, before the user asks for more. */
 export const PAIRED = 8;
+/** The number of tokens in each list of the tokens that a head writes. */
 const WRITTEN = 5;
 /** The attention in two runs is shown for at most this many heads. */
 export const COMPARED_HEADS = 6;
@@ -48,7 +46,7 @@ export const COMPARED_HEADS = 6;
 const FEATURES = 50;
 /** The decompositions of the charts. */
 export const BYS = ["head", "layer", "accumulated"] as const;
-/** The number of suggestions of the target editor. */
+/** The number of suggestions in the target editor. */
 const PREDICTIONS = 24;
 /** In a prompt with fewer positions, segments are looked for only if they are chosen. */
 const FEWEST_POSITIONS = 32;
@@ -80,10 +78,7 @@ export function pairing({ against, prompt }: Pick<Selected, "against" | "prompt"
   return against && !against.without?.length ? { kind: "pairing", against, prompt } : null;
 }
 
-/**
- * How the target changes in runs of the model in which each head, or the stream at each layer and position, is
- * replaced.
- */
+/** How the target changes if a run of the model replaces a head, or the stream at a layer and position. */
 export function effects(
   { target, prompt, position, replaced_by, against }: Selected,
   of: "heads" | "stream",
@@ -124,8 +119,8 @@ export function segments(
 }
 
 /**
- * How much one head reads each segment from each other segment. Null if no segments are chosen, in the mean over
- * prompts, or if `head` is not the name of a head.
+ * How much each segment reads each segment through one head. Null if no segments are chosen, in the mean over prompts,
+ * or if `head` is not the name of a head.
  */
 export function segmentMap({ shown, facts }: Pick<Scene, "shown" | "facts">, head: string): Of<"segment-map"> | null {
   const { segments: by, target, prompt, weighting } = shown;
@@ -232,10 +227,10 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 }
 
 /**
- * For a target that is an attention score: what the score's head moves from the score's source into an earlier target,
- * and which heads wrote it. The earlier target is that of the latest step that is not about the same head. Null if the
- * head does not write to that target. `last` is the index of the last position, if it is known; this index means the
- * same as "last". The MLPs of `parallel` layers read the stream before their layer.
+ * If the target is an attention score: which heads wrote what the score's head moves from its source into an earlier
+ * target. This is the target of the latest step that is not about the same head. Null if the head does not write to it.
+ * `last` is the index of the last position, if it is known; this index means the same as "last". The MLPs of `parallel`
+ * layers read the stream before their layer.
  */
 export function moved(shown: Selected, last: number | null, parallel: readonly number[]): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
@@ -252,15 +247,15 @@ export function moved(shown: Selected, last: number | null, parallel: readonly n
 }
 
 /**
- * If the target is what a head moves from one source into another target: the head rows of that other target. The row
- * of this head is its contribution from all sources.
+ * If the target is what a head moves from one source into another target: the head rows of the other target. Among them
+ * is the head's contribution from all sources.
  */
 export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
   const source = shown.target.through?.at(-1)?.source ?? null;
   return source === null ? null : { ...contributions(shown, "head"), target: behindHead(shown.target) };
 }
 
-/** The rows of the shown SAE; null without a target. */
+/** The strongest features of the shown SAE; null without a target. */
 export function features(shown: Selected, saes: CacheFacts["saes"]): Of<"features"> | null {
   const { target, prompt, position, sae } = shown;
   if (!isSet(target)) return null;
@@ -310,11 +305,11 @@ export function tileAt(points: string[], positions: number, row: number, column:
 /** The points of the lens without those after each layer's attention. */
 const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
 
-/** The points of the rows of the token lens: one for each layer, and the last point; or all points. */
+/** The points that have a row in the token lens: one for each layer and the last point, or all points. */
 export const lensRows = ({ lens_rows }: Pick<Selected, "lens_rows">, points: readonly Component[]): Component[] =>
   lens_rows === "layers" ? withoutMid(points) : [...points];
 
-/** If the map is down-sampled, the row of the destination, which is also needed cell by cell; else nothing. */
+/** The row of the destination, which is also needed cell by cell, if the map is down-sampled; else nothing. */
 export function lineOf(positions: number, destination: number | null): { rows?: Span } {
   const long = stepOf(positions, positions) > 1;
   return long && destination !== null ? { rows: { start: destination, stop: destination + 1 } } : {};

@@ -10,7 +10,7 @@ export interface Reading {
   contributions: Float32Array | null;
 }
 
-/** Where a head reads a source: a cell of its attention, or a token of the strip that is coloured by what it reads. */
+/** A source that a head reads: a cell of its attention map, or a token of the strip. */
 export interface Spot {
   head: string;
   /** Null: each prompt's last token. */

@@ -46,7 +46,7 @@ export class Runs {
   readonly #renewals = signal(0);
   /** The other cache as it was last seen: its name, and its id and state ("" if there is no such cache). */
   #other: { name: string; state: string; id: string } | null = null;
-  /** The name of the other cache, if it is not the cache with which the comparison began. */
+  /** The name of the other cache, if it now belongs to another cache than when the comparison began. */
   readonly #replaced = signal<string | null>(null);
 
   /** Changes when a comparison has to be requested again although the selection is the same. */
@@ -61,8 +61,8 @@ export class Runs {
   });
 
   /**
-   * Notes which cache has the name of the other cache now, by its id and state. If it is another one than before, all
-   * that was compared is requested again.
+   * Notes which cache has this name now, by its id and state. If these have changed, all comparisons are requested
+   * again.
    */
   see(name: string | null, state: string): void {
     const before = this.#other;
@@ -109,9 +109,9 @@ export class Runs {
     return against.value !== null && isCompared ? run.value : null;
   });
 
-  /** Whether the rows of map, ranking and badge belong to an earlier selection: those of this one are awaited. */
+  /** Whether new rows of map, ranking and badge are awaited. The rows on screen belong to an earlier selection. */
   readonly areAwaited = computed(() => this.#areIn(this.store.awaited.value));
-  /** Whether they are awaited for longer than a moment. */
+  /** Whether the new rows are awaited for longer than a moment. */
   readonly areLate = computed(() => this.#areIn(this.store.late.value));
   readonly #areIn = (lanes: ReadonlySet<string>): boolean =>
     lanes.has("heads") || (this.shown.value !== null && lanes.has(COMPARED.heads));
@@ -131,7 +131,7 @@ export class Runs {
     return this.shown.value === "difference" ? `difference of the ${several(quantity)}` : quantity;
   });
 
-  /** The notes of a comparison. */
+  /** The difference, whose notes are those of the comparison. */
   readonly notes = computed(() => (this.store.against.value === null ? null : (this.heads.value?.difference ?? null)));
 
   /**

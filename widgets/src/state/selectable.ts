@@ -167,7 +167,7 @@ export const SELECTABLE = {
   stepAt: wired("step", { read: index }),
   /** What the tab "why" shows of an attention score. */
   whyShows: wired("why"),
-  /** The head for which the head map shows what each earlier head adds to its input; null: no such colouring. */
+  /** The head input to which the head map shows each earlier head's contribution; null: no such colouring. */
   feeds: wired("feeds", {
     fit: (value, { layers, heads, positions }) =>
       value && value.layer < layers && value.head < heads && value.source < positions ? value : null,

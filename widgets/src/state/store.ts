@@ -64,7 +64,7 @@ export interface Neurons {
 /** The status of a cache that has changed or is gone: shown instead of its facts, with an action if there is one. */
 export interface StatusNotice {
   words: string;
-  /** Whether the kernel still reads the cache in view, so that its values are not from an earlier picture. */
+  /** Whether the kernel still reads the cache in view. Otherwise the values are from an earlier picture. */
   isLive?: boolean;
   act?: { label: string; run: () => void };
 }
@@ -80,9 +80,7 @@ export interface HostControls {
 export class Store extends SelectionSignals {
   /** Whether each attention picture has its own colour range; otherwise all share one. */
   readonly ownRange = signal(false);
-  /**
-   * The value of a block of cells in a down-sampled map: the value farthest from zero, or the mean.
-   */
+  /** The value of a block of cells in a down-sampled map: the value farthest from zero, or the mean. */
   readonly pool = signal<"peak" | "mean">("peak");
 
   /** The current cache of the kernel; null in an inline panel, which has only one. */
@@ -319,16 +317,14 @@ export class Store extends SelectionSignals {
     return limitOf(this.headRows.value?.rows.subarray(0, layers * heads) ?? []);
   });
 
-  /** A head's contribution, if it is known and the head writes before the point that the target is read from. */
+  /** A head's contribution, if it is known and the head writes before the target is read. */
   headValue(name: string): number | null {
     if ((parseHead(name)?.layer ?? 0) >= this.targetLayer.value) return null;
     const value = this.#headRow(name);
     return value === undefined || Number.isNaN(value) ? null : value;
   }
 
-  /**
-   * Whether the cache has no such head, because its layer has no attention. A head that exists may also have no value.
-   */
+  /** Whether the layer of this head has no attention. A head that exists may also have no value. */
   isAbsent(name: string): boolean {
     if (!Number.isNaN(this.#headRow(name))) return false;
     const { missing = [], refusal = null } = this.headRows.value?.reply ?? {};
@@ -369,7 +365,7 @@ export class Store extends SelectionSignals {
     });
   }
 
-  /** No head is hovered now. If the pointer only crossed the last one, the preview shows the `meant` head again. */
+  /** Ends the hover. If the pointer only crossed the last head, the preview shows the `meant` head again. */
   endHover(meant: string | null): void {
     batch(() => {
       const isShown = this.preview.value !== null && this.preview.value === this.hoveredHead.value;
@@ -402,9 +398,7 @@ export class Store extends SelectionSignals {
     this.position.value = position === this.locked.value || position === this.lastPosition.value ? "last" : position;
   }
 
-  /**
-   * Counts padding as real tokens, or ignores it again. A selection of the last token stays on the last token.
-   */
+  /** Counts padding as real tokens, or ignores it again. A selected last token stays the last token. */
   togglePadding(): void {
     batch(() => {
       if (this.locked.value === null) this.position.value = "last";

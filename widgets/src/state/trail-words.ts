@@ -17,7 +17,7 @@ export interface StepWords {
 
 export const plainWords = ({ before, name, after }: StepWords): string => before + name + after;
 
-/** The facts about a target inside the model in the prompt that is shown, if a reply had them. */
+/** The facts about a target inside the model, in the shown prompt; null if no reply had them. */
 export function factsOf(store: Store, target: Target): InnerFacts | null {
   if (store.isMean.value) return null; // facts are about one prompt
   return store.inner.value.get(innerFactsKey(store, target)) ?? null;

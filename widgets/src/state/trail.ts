@@ -106,7 +106,7 @@ function headOf(target: Target): string | null {
 
 /**
  * What "why here?" compares with: the other ordinary token that the head reads most. A head often reads a special token
- * (BOS) only because nothing else fits. "most": each prompt's other source with the most attention.
+ * (BOS) only because nothing else fits. "most" is each prompt's other source with the most attention.
  */
 function comparedWith(store: Store, { head, destination, source }: Spot): number | "most" {
   const { reading, tokens, isMean } = store;
@@ -184,9 +184,7 @@ function atDestination(score: AttentionScore, destination: Position, end: number
   return { ...score, destination, versus: typeof versus === "number" && versus > end ? "most" : versus };
 }
 
-/**
- * "Who put that there?": the head moves something from the source into the present target; which components wrote it?
- */
+/** "Who put that there?": which components wrote what the head moves from the source into the present target. */
 export function askWho(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (head && canAskWho(store, spot)) ask(store, throughHead(store.target.peek(), { ...head, source: spot.source }));

@@ -9,7 +9,7 @@ export type Behind = "cell" | "kernel";
 
 /** After this time without an answer, a view shows what it waits for. */
 const SAYS_AFTER_MS = 400;
-/** The same if the host does not know whether a cell is running. It is longer, because one run may take this long. */
+/** The same time if the host does not know whether a cell is running. One run may take this long. */
 const UNKNOWN_AFTER_MS = 2000;
 /** If the host cannot make the kernel take turns, the view asks again after this time. Cells can run in between. */
 const PAUSE_MS = 50;

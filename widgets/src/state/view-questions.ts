@@ -95,7 +95,7 @@ export function whyOf(shown: Selected, last: number | null, parallel: readonly n
   return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown, last, parallel) ?? [], tokens].flat();
 }
 
-/** The rows of the shown SAE, and the activations of the chosen feature; empty if no SAE is known. */
+/** The features of the shown SAE, and the activations of the chosen feature; empty if no SAE is known. */
 export function featuresOf(shown: Selected, saes: CacheFacts["saes"]): Ask[] {
   return saes?.length ? [features(shown, saes) ?? [], featureTokens(shown, saes) ?? []].flat() : [];
 }

@@ -1,4 +1,4 @@
-// Notes that concern every number of a run. A view shows their words at once; the sentences are among the notes.
+// Short words for the notes that concern every number of a run. The notes have the full sentences.
 import type { AttributionReply } from "../wire/protocol.gen";
 
 export type WarningKind = NonNullable<AttributionReply["warnings"]>[number];

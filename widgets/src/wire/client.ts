@@ -159,7 +159,7 @@ export class Client {
     const waiting = child(signal, this.signal);
     while (!waiting.signal.aborted && !this.#idle.peek()) await until(this.#idle, waiting.signal);
     if (waiting.signal.aborted) return [];
-    waiting.abort(); // it waits for nothing any more
+    waiting.abort(); // removes its listeners
     this.#spare.value = true;
     const answers = asks.map((ask) => this.#send(ask, () => undefined).catch(() => null));
     return Promise.all(answers).finally(() => (this.#spare.value = false));

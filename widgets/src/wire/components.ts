@@ -73,9 +73,7 @@ const WITHOUT_LAYER: ReadonlySet<ComponentKind> = new Set([
 ]);
 const WITH_INDEX: ReadonlySet<ComponentKind> = new Set(["head", "neuron", "source", "feature"]);
 
-/**
- * Whether a table from outside is complete: columns of one length, known kinds, layers and indices where they belong.
- */
+/** Whether a table is complete: columns of one length, known kinds, and layers and indices where they belong. */
 export function isWhole({ kinds, kind, layer, index }: ComponentTable): boolean {
   return (
     layer.length === kind.length &&

@@ -22,7 +22,7 @@ export const isTurn = (messageId: string): boolean => messageId.startsWith(PREFI
 
 /**
  * The code of a turn. It imports nothing, and does nothing in a restarted kernel. The token may come from a notebook,
- * so it must be nothing but a name.
+ * so only a name is accepted.
  */
 export function turnCode(token: string): string {
   if (!/^[\w-]{1,100}$/.test(token)) throw new Error("This does not name a turn.");

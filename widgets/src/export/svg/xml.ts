@@ -2,7 +2,7 @@
 // Long texts are cut.
 import { codeOf, legible } from "../../base/legible";
 
-/** Removes isolating characters, because each text has an element of its own that isolates it. */
+/** Removes isolating characters, because each text is isolated by its own element. */
 function legibleIn(text: string): string {
   return legible(text.replace(/[\u2066-\u2069]/g, ""));
 }

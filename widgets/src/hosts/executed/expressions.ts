@@ -1,5 +1,5 @@
 // The expressions that a kernel runs for a host that can only run code, such as VS Code. They are ASCII, have the value
-// None, and add no name to the namespace. `residscope.hosts.execute` is their other side.
+// None, and add no name to the namespace. The kernel's side is `residscope.hosts.execute`.
 import { pythonText } from "../../base/python";
 import type { Question } from "../../wire/protocol.gen";
 import { attachExpression, KERNEL_INFO } from "../handshake";
