@@ -19,7 +19,7 @@ def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(Non
 
     Args:
         view: The cache.
-        prompt: The index of the only prompt whose positions are used. None: all prompts.
+        prompt: The prompt whose positions are used. None: all prompts.
         part: The positions of this prompt that are used. Without `prompt`, all positions are used.
     """
     held: dict[str, Tensor] = {}
@@ -39,7 +39,7 @@ def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(Non
 
 
 def place_of(view: CacheView, prompt: int, position: int) -> str:
-    """Return a place of the cache in words, also for a view in which each position of the cache counts as a prompt."""
+    """Return a place of the cache in words. `view` may come from `cells_of`."""
     batch = view.batch
     if view.cells is not None:
         (prompt, position), batch = divmod(prompt, view.cells), batch // view.cells
@@ -47,4 +47,3 @@ def place_of(view: CacheView, prompt: int, position: int) -> str:
 
 
 _BETWEEN = frozenset(("hook_pattern", "hook_attn_scores", "hook_cos", "hook_sin"))
-"""Activations that are left out: attention for pairs of positions, and rotary tables."""

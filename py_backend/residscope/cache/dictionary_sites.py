@@ -55,7 +55,7 @@ class Site:
         return point_of_stream(view, self.written)
 
     def row(self, view: CacheView) -> Component:
-        """Return what the rows of the features replace: a row of `by="layer"`, or a point of the stream."""
+        """Return the row of `by="layer"`, or the point of the stream, that the rows of the features replace."""
         at = self.point(view)
         return at or Component("mlp_out" if self.kind == "hook_mlp_out" else "attn_out", self.layer)
 

@@ -189,7 +189,7 @@ class HeadReader:
         return gather(self.view.get(self.point.scale_name), positions).squeeze(-1)
 
     def read(self, x: Float[Tensor, "batch read d_model"], positions: Int[Tensor, "batch read"]) -> Tensor:
-        """The output of the norm for `x`, which the projection reads. The norm's scale is frozen as in this run."""
+        """The input of the projection: the norm's output for `x`, with the norm's scale frozen as in this run."""
         norm = self.norm
         if not norm.divides:
             return x
@@ -243,7 +243,7 @@ class HeadReader:
     def truth(self) -> str:
         """The name of the activation that scores are taken from: `hook_attn_scores`, or else `hook_pattern`.
 
-        For a pattern, the logarithm is used. In some models `hook_attn_scores` holds the pattern. Its values show this.
+        For a pattern, the logarithm is used. If `hook_attn_scores` holds the pattern itself, `hook_pattern` is used.
         """
         run = replace(self, view=self.view.root)
         return run.view.memo.once(("truth", self.layer), lambda: (run._truth(),))[0]
@@ -341,7 +341,7 @@ class HeadReader:
 
 
 def smallest_attention(kind: object) -> float:
-    """Attention of this dtype that is not larger than this value is too small for a useful logarithm."""
+    """The value up to which attention in this dtype is too small for a useful logarithm."""
     import torch
 
     return 6e-5 if kind is torch.float16 else 1e-30

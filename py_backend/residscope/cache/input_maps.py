@@ -65,8 +65,8 @@ class LatentValues(NamedTuple):
 class NeuronMap(NamedTuple):
     """A number that a neuron computes from the MLP's input y: y · weight + bias.
 
-    This number is the input of the nonlinearity. In a gated MLP, it may also be the factor that multiplies the
-    nonlinearity's output.
+    This number is the input of the nonlinearity. In a gated MLP, it may instead be the factor that multiplies
+    the nonlinearity's output.
 
     Attributes:
         weight: The weight.
@@ -149,7 +149,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
 
 
 def _whole_map(view: CacheView, layer: int, which: str, module: object) -> LinearMap:
-    """The linear map of a module. If the module is not a plain linear layer, `kept_map` finds the map."""
+    """The linear map of a module."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
     linear = wrapped(module)
     if not plain or not hasattr(linear, "out_features"):

@@ -77,7 +77,7 @@ def differ(one: LayerState, other: LayerState) -> bool:
 
 
 class Layers:
-    """The modules of a model on whose attributes results depend. They are kept as weak references."""
+    """A model's modules whose attributes affect results, as weak references."""
 
     def __init__(self, modules: list[tuple[str, Any]]) -> None:
         own = attributes()
@@ -162,9 +162,9 @@ class _Watched(NamedTuple):
 class _Compared:
     """What a call of `Layers.state` read from the modules.
 
-    Most modules hold only plain values (`SCALARS`). A later call compares these values, and the classes of all modules,
-    by `matches`, which is fast. It reads only the modules in `others` in full again. Classes and plain values are kept
-    in memory, but no other objects of the user.
+    Most modules hold only plain values (`SCALARS`). A later call compares these values and all classes (`matches`),
+    which is fast, and reads the modules in `others` again. Classes and plain values are kept in memory, but no other
+    objects of the user.
 
     Attributes:
         others: The index of each module that is read in each call, and whether all its attributes are read.

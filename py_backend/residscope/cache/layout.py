@@ -23,7 +23,7 @@ class Layout(NamedTuple):
 
     Attributes:
         names: All keys of the cache, in order.
-        left_out: Keys of the entries that are not tensors, or whose key is not a string.
+        left_out: Keys that are not strings, and keys of entries that are not tensors.
         others: Names of these entries, each with its type in words.
         arrays: Names of NumPy arrays, which are read as tensors.
         has_saes: Whether the cache holds outputs of SAEs that were attached to the model.

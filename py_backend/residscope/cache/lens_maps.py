@@ -3,7 +3,7 @@
 A tuned lens (Belrose et al. 2023) reads h + A h + b in place of the stream h before a layer: its translators are
 *added*. A Jacobian lens (Gurnee et al. 2026) reads J h in place of the stream h after a layer. In both, the result is
 then read as the logit lens reads the end of the stream. Matrices alone do not show whether they are added to the
-stream, and to which points they belong. So both are options, and a note says what was used.
+stream, or to which points they belong. So both are options, and a note says what was used.
 """
 
 from __future__ import annotations

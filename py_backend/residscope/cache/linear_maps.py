@@ -39,8 +39,8 @@ class _UnreadError(Exception):
 
 
 _MOST_ROUNDING = 2**-8
-"""The largest relative error that counts as rounding. It is that of bfloat16, because some layers always compute in
-bfloat16. Layers that also quantise their input have larger errors."""
+"""The largest relative error that counts as rounding. It is the error of bfloat16, because some layers always compute
+in bfloat16. Layers that also quantise their input have larger errors."""
 
 
 _ROWS = 64
@@ -61,7 +61,7 @@ class LinearMap:
         matrix: The weight.
         bias: The bias, if any.
         made: Whether the matrix was computed or loaded here. False if the matrix is the layer's own weight.
-        rounding: The relative error of this map on the test vectors, which is the layer's own rounding.
+        rounding: The layer's own rounding: the relative error of this map on the test vectors.
     """
 
     matrix: Float[Tensor, "input output"]
@@ -76,10 +76,10 @@ class LinearMap:
 
 
 def kept_map(view: CacheView, key: tuple[Hashable, ...], module: object, width: int | None = None) -> LinearMap:
-    """Return `linear_map_of`, memoised under `key` with what is known of the model.
+    """Return `linear_map_of`, memoised in `view.facts` under `key`.
 
     Raises:
-        ResidscopeError: As for `linear_map_of`. This is not memoised.
+        ResidscopeError: As for `linear_map_of`. Errors are not memoised.
     """
     return view.facts.once(
         (*key, *call_conditions(module, view)), lambda: linear_map_of(module, view, width), lambda found: found.size
@@ -99,7 +99,7 @@ def linear_map_of(module: object, view: CacheView, width: int | None = None) -> 
 
     Args:
         module: The layer, or the bridge's component for it.
-        view: The cache. The layer is called in the cache's precision. If it refuses that, another one is used.
+        view: The cache, whose precision is tried first when the layer is called.
         width: The layer's input width, if the layer does not declare it.
 
     Raises:
@@ -190,8 +190,8 @@ def _is_offloaded(layer: object) -> bool:
 def why_not_linear(module: object, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
     """Return a sentence that says why a layer does not apply its map to these inputs. None if the layer applies it.
 
-    Inputs with NaN or infinity show nothing about the layer, so they are left out. Values that need them are refused
-    where they are computed.
+    Inputs with NaN or infinity show nothing about the layer, so they are left out. Results that need them are refused
+    elsewhere.
 
     Args:
         module: The layer, or the bridge's component for it.
@@ -221,7 +221,7 @@ def why_not_linear(module: object, view: CacheView, found: LinearMap, rows: Floa
 
 
 def _spread(count: int, device: torch.device) -> Tensor:
-    """Evenly spread indices of rows, half as many as there are test vectors."""
+    """At most `_ROWS // 2` evenly spread indices of rows."""
     import torch
 
     return torch.linspace(0, count - 1, min(_ROWS // 2, count), device=device).round().long()
@@ -300,7 +300,7 @@ class _Copied(dict[int, Any]):
 
 
 def _measure_map(layer: object, original: object, view: CacheView, width: object) -> LinearMap:
-    """Compute the map of a copied layer from the layer's outputs, and test on random vectors whether it is linear."""
+    """Compute the map of a copied layer from its outputs, and test on random vectors whether the layer is linear."""
     import torch
 
     if not isinstance(width, int):

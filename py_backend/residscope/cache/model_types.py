@@ -1,7 +1,7 @@
 """What Residscope reads from every model, as types.
 
-TransformerLens has several classes of models, without a common base class. What differs between models is not listed
-here. It is read with `getattr` where it is needed.
+TransformerLens has several classes of models, without a common base class. Attributes that only some of them have are
+read with `getattr` where they are needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Config(Protocol):
 
 
 class Block(Protocol):
-    """One layer. Some layers have no `attn`, no `mlp` or no `ln1`. Their classes differ between models."""
+    """One layer. Some layers lack one of these modules. The modules' classes differ between models."""
 
     attn: Any
     mlp: Any

@@ -102,7 +102,7 @@ def norms_outputs(view: CacheView) -> bool:
     `ln1` is what was added to the stream.
 
     Raises:
-        ResidscopeError: If this evidence does not decide, because the cache is in float8, which is too coarse.
+        ResidscopeError: If a cache in float8 is too coarse to decide.
     """
     return view.memo.once(("norms outputs",), lambda: (_norms_outputs(view),))[0]
 
@@ -141,14 +141,14 @@ def _norms_outputs(view: CacheView) -> bool:
 
 
 _MOST_TOLERANCE = 0.1
-"""With a larger relative tolerance, equal outputs show nothing."""
+"""With a larger relative tolerance, outputs that agree show nothing."""
 
 
 def normalized_is_output(module: object, view: CacheView) -> bool | None:
-    """Return whether a norm's `hook_normalized` holds the norm's output. If not, its weight and bias come after it.
+    """Return whether a norm's `hook_normalized` holds the norm's output. If not, weight and bias come after the hook.
 
-    In a bridge, and for RMSNorm, they come after it. For LayerNorm of a `HookedTransformer`, they come before it in
-    version 2 of TransformerLens, and after it in version 3. A call of a copy of the norm shows this.
+    In a bridge, and for RMSNorm, they come after the hook. For LayerNorm of a `HookedTransformer`, they come before it
+    in version 2 of TransformerLens, and after it in version 3. A call of a copy of the norm shows this.
 
     Returns:
         None if the norm cannot be called.

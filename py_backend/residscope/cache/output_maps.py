@@ -57,7 +57,7 @@ class _OutputMap(NamedTuple):
 
 
 def _output_map(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _OutputMap:
-    """The map, memoised. The map of a layer of unknown class is also tested on the inputs of this run."""
+    """The map, memoised. If the layer's class is unknown, the map is also tested on the inputs of this run."""
     z = view.activations.get(f"blocks.{layer}.attn.hook_z") if part == "attn" else None
     shape = None if z is None else tuple(z.shape[-2:])
     sublayer = getattr(view.model.blocks[layer], part, None)

@@ -177,7 +177,7 @@ def _single(inwards: list[list[int]], special: SpecialTokens, text: TextOf, *, a
 
 
 def _follows_ends(token: int, inwards: list[list[int]]) -> bool:
-    """Whether the token before this last token is the last token of another prompt, or differs between prompts."""
+    """Whether different tokens come before this last token, or one of them ends another prompt."""
     before = {row[1] for row in inwards if row[0] == token}
     return len(before) > 1 or not before.isdisjoint(row[0] for row in inwards if row[0] != token)
 

@@ -44,7 +44,7 @@ class Point:
     def stream(self, view: CacheView) -> str:
         """Return the name of the stream's activation.
 
-        If only the norm's input was cached, which is the same vector, return the name of this input.
+        If only the norm's input was cached, return its name, because it is the same vector.
         """
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
@@ -149,7 +149,7 @@ def mlp_point(view: CacheView, layer: int) -> Point:
 def parallel_layers(view: CacheView) -> list[int]:
     """Return the layers whose MLP reads the stream before the layer, as the layer's attention does.
 
-    In a layer whose `hook_resid_mid` was cached, the MLP reads this point.
+    A layer whose `hook_resid_mid` was cached is not one of them.
     """
     without_mid = (layer for layer in range(view.n_layers) if not view.has(f"blocks.{layer}.hook_resid_mid"))
     return [layer for layer in without_mid if _reads_before(view, layer)]

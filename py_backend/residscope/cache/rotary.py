@@ -142,7 +142,7 @@ class HeadVectors:
     def pull_apart(
         self, u: Float[Tensor, "batch d_head"]
     ) -> tuple[Float[Tensor, "batch d_head"], Float[Tensor, "batch read"]] | None:
-        """Return the same functional for the projection's output: a vector for all positions, and a factor for each.
+        """Return the result of `pull` as one vector for all positions, and a factor for each position.
 
         None if there is a rotation, because each position then needs its own vector.
         """

@@ -122,7 +122,7 @@ class _Trial:
         width = min(max(e - b + 1 for b, e in zip(ends.first, ends.last, strict=True)), _SOURCES)
         sources = torch.cat([sampled(some.view, width), destinations], 1)
         sources = torch.stack([_without_repeats(row) for row in sources])
-        truth, known = some.scores(destinations, without_nan=True)  # the run shows the rule also without these scores
+        truth, known = some.scores(destinations, without_nan=True)  # the other scores show the rule, too
         prompts = torch.arange(len(sources), device=truth.device)[:, None, None]
         rows = torch.arange(destinations.shape[1], device=truth.device)[None, :, None]
         at = (prompts, rows, sources[:, None].to(truth.device))
@@ -252,7 +252,7 @@ def centred(x: Float[Tensor, "... source"], known: Bool[Tensor, "... source"]) -
 
 
 def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
-    """τ, by least squares over differences between sources. If each destination has one source, over the scores."""
+    """τ, by least squares over differences between sources, or over scores if each destination has one source."""
     several = bool((known.sum(-1) > 1).any())
     a, b = (centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
     scale = float(in_float64(a * b).sum() / in_float64(a).pow(2).sum().clamp(min=1e-30))

@@ -156,7 +156,7 @@ class SoftMax:
         # All other sources and the sink: the logarithm of the sum of their exponentials, and the mean of their worth.
         # The worth of the sink is 0.
         rest, rest_worth = total + torch.log1p(-paid), (mean - paid * worth) / (1 - paid)
-        # At the source with the largest score, 1 − attention may round to 0: the other sources are summed directly.
+        # At the source with the largest score, 1 − attention may round to 0. There the others are summed directly.
         most = scores.argmax(-1, keepdim=True)
         without = scores.scatter(-1, most, float("-inf"))
         left = self.total(without)[..., None]

@@ -121,7 +121,7 @@ class Structure:
         return pieces
 
     def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> ComponentTerms:
-        """The rows of a layer: one for each sublayer. If an output was not cached, one for the layer, if possible.
+        """The rows of a layer: one for each sublayer. If an output is missing, the layer is one row where possible.
 
         Args:
             layer: The layer.
@@ -151,7 +151,7 @@ class Structure:
         """The rows of a layer's sublayers after the point. They contribute nothing to the target."""
         if layer < self.layers - self.ends_within(layer):
             return []
-        # The layer may be one row (`whole`) up to the point. This row stands for the sublayers before the point.
+        # If the layer is one row (`whole`), this row stands for the layer's sublayers before the point.
         before = replace(self, whole=frozenset()).sublayers(layer) if self.ends_within(layer) else {}
         return [row for row in Structure(self.view).sublayers(layer) if row not in before]
 
@@ -170,7 +170,7 @@ class Structure:
 
     @cached_property
     def carries(self) -> list[float]:
-        """For each layer, the factor by which it and all later layers before the point multiply the stream.
+        """For each layer, the factor by which this and all later layers before the point multiply the stream.
 
         The factors are 1 in most models. The last entry, 1, is for the stream at the point.
         """

@@ -56,7 +56,7 @@ def padding_in_mean(
         view: The cache.
         prompt: The prompt. None: the mean.
         window: The positions that are shown. None: all positions.
-        means: What is a mean over which prompts, in words.
+        means: Over which prompts the mean is taken, in words.
     """
     if prompt is not None or view.batch == 1:
         return []

@@ -66,7 +66,7 @@ class CacheView:
 
     Attributes:
         seen: What change tracking knows about the cache, if it was given.
-        cache_memo: Results computed from this cache in its present state. A key names all that the result depends on,
+        cache_memo: Results computed from this cache in its present state. A key names all that its result depends on,
             including the tokens, the mask and the padding choice.
         facts: Values read from the model's modules in their present state.
         part_of: If this view holds only some prompts of a larger view: the larger view, and the range of these prompts.
@@ -182,10 +182,7 @@ class CacheView:
     # --- what is remembered ------------------------------------------------------------------------------------------
     @property
     def memo(self) -> Memo:
-        """Results computed from this cache in its present state, with these tokens, this mask and this padding choice.
-
-        Many results depend on the tokens, or on which positions are padding.
-        """
+        """Results computed from this cache in its present state, with these tokens, mask and padding choice."""
         if self._memo is None:
             if self._tokens is None and self._mask is None and not self._padding_is_real:
                 self._memo = self.cache_memo
@@ -223,7 +220,7 @@ class CacheView:
         return self.take(self.get(name), positions)
 
     def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
-        """Return the same rows as `rows`, but in the precision of the cache, as `projection.dots` needs them."""
+        """Return the same rows as `rows`, but in the precision of the cache, for `projection.dots`."""
         return self.pick(self.get(name), positions)
 
     def take(
@@ -446,12 +443,9 @@ class CacheView:
         return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
 
     def first_not_finite(self) -> str | None:
-        """Return the first place where the cache holds NaN or infinity, in words. None if there is none.
-
-        Attention scores are not checked.
-        """
+        """Return the first place where the cache holds NaN or infinity, in words. None if there is none."""
         for name, tensor in self.activations.items():
-            # Attention scores are −inf above the diagonal by design. Any other infinity is an error.
+            # Attention scores are −inf above the diagonal by design.
             if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):
                 continue
             bad = ~tensor.isfinite()

@@ -34,7 +34,7 @@ def no_blocks(model: Configured) -> str:
 
 
 def no_floats(held: str) -> ResidscopeError:
-    """Return the error for a cache without activations of floating-point numbers, which holds the activation `held`."""
+    """Return the error for a cache without floating-point activations. `held` is an activation that it holds."""
     return ResidscopeError(
         "no-activations",
         f"This cache holds no activations of floating-point numbers (it holds `{held}`). Cache at least one activation "

@@ -178,10 +178,7 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return nearly always what `each_spaced` returns, but faster: tokens are looked up by their names.
-
-        If names do not mark spaces, `each_spaced` is called. If no token begins with a space, each result is None.
-        """
+        """Return what `each_spaced` returns, with rare exceptions, but faster: tokens are looked up by their names."""
         bare = [token for token in tokens if token.text[:1].isalnum()]
         if not self._space_mark:
             return self.each_spaced(tokens) if self._may_have_spaces(bare) else [None] * len(tokens)
