@@ -48,7 +48,7 @@ export class JupyterPlaces implements Places {
       listen(currentChanged, (widget) => widget && this.#focus(widget.sessionContext), signal);
       if (tracker.currentWidget) this.#focus(tracker.currentWidget.sessionContext);
     }
-    // Follows the last notebook or console that had the focus. A text file or one of our views changes nothing.
+    // Follows the last notebook or console that had the focus. Text files and our own views do not count.
     const shell = app.shell;
     if (shell.currentChanged) {
       listen(

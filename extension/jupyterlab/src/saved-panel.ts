@@ -75,7 +75,7 @@ class PanelOutput extends Panel implements Renderer {
   #contents: Contents | null = null;
   /** Aborts when the live panel that replaces a picture is drawn, or the output has other contents. */
   #arriving: AbortController | null = null;
-  /** The content of the picture that the notebook has, to compare pictures. */
+  /** The content of the picture in the notebook, to compare pictures. */
   #storedContent = "";
 
   constructor(
@@ -120,7 +120,7 @@ class PanelOutput extends Panel implements Renderer {
     if (this.#contents?.as === "replacement") this.#contents.end.abort();
     this.#arriving?.abort();
     this.#contents = null;
-    this.#storedContent = ""; // the new output has no picture yet, or `#showPicture` sets it
+    this.#storedContent = ""; // if the new output has a picture, `#showPicture` sets it
     this.node.style.paddingTop = "";
     for (const widget of [...this.widgets]) widget.dispose();
   }

@@ -55,7 +55,7 @@ function activate(
   const { memory, loaded } = memoryIn(stateDB);
   const life = new AbortController();
   const views = new WidgetTracker<ViewWidget>({ namespace: "residscope-views" });
-  /** After a reload of the page, JupyterLab opens the view again. If it cannot save this, nothing else is lost. */
+  /** Saves the view, to open it again after a reload of the page. If saving fails, nothing else is lost. */
   const remember = (view: ViewWidget): void => void views.save(view).catch(() => undefined);
   const places = new JupyterPlaces(
     app,

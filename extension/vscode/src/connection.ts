@@ -52,7 +52,7 @@ export class Connection {
   #waiting: Waiting[] = [];
   /** The signal of the attachment over which requests are being sent; null if none are. */
   #sending: AbortSignal | null = null;
-  /** Whether the last request failed. One failure may come from an interrupt or a restart; a second one does not. */
+  /** Whether the last request failed. One failure may come from an interrupt or a restart; two in a row do not. */
   #hasFailed = false;
   /** Whether access was denied. Only the user can change this. */
   #isDenied = false;

@@ -17,8 +17,8 @@ export class Hub {
   readonly #pages = new Set<Page>();
   readonly #connections = new Map<string, Connection>();
   /**
-   * The new paths of notebooks that were renamed in this window. If such a notebook has no kernel, the reason is not
-   * that the window was reloaded.
+   * The new paths of notebooks that were renamed in this window. If such a notebook has no kernel, a reload of the
+   * window is not the reason.
    */
   readonly #newPaths = new Set<string>();
 

@@ -77,7 +77,7 @@ export class Notebooks {
     // After a reload of the window, it can happen that no notebook has the focus. Then a visible one is taken.
     const editor = window.activeNotebookEditor ?? (this.focused ? undefined : window.visibleNotebookEditors[0]);
     const notebook = editor?.notebook;
-    if (!notebook || !TYPES.has(notebook.notebookType)) return false; // a text file or one of our views changes nothing
+    if (!notebook || !TYPES.has(notebook.notebookType)) return false; // a text file, or one of our views
     const followsFocus = workspace.getConfiguration("residscope").get("followFocus", true);
     if (this.focused && !followsFocus && this.isOpen(this.focused.path)) return false;
     this.focused = placeOf(notebook);

@@ -76,8 +76,8 @@ export function mountCombobox(
   client
     .latest(
       "suggest",
-      // If each position has its own target, `store.shown.position` replaces "last" by the position before the last
-      // token. The suggestions are for a single token, which needs no next token: "last" stays the last token.
+      // Suggestions are for a single target, so "last" means the last token. If each position has its own target,
+      // `store.shown.position` is the position before the last token instead.
       untracked(() => suggestions({ ...store.shown, position: store.locked.value ?? "last" })),
     )
     .then((result) => result && (predictions.value = result.reply.predictions), report);

@@ -32,7 +32,7 @@ export function endFirstVisit(): void {
   try {
     localStorage.setItem(KEY, "seen");
   } catch {
-    // then it is known only until the page is left
+    // the page may not use storage
   }
   window.dispatchEvent(new Event(SEEN));
 }

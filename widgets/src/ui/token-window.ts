@@ -17,8 +17,8 @@ export interface Stretch {
 }
 
 /**
- * `noun` names the tokens in the labels for screen readers. `places` are the positions among which the stretch moves:
- * by default, or if they are null, all. The stretch is a range of their indices.
+ * `noun` names the tokens in the labels for screen readers. `places` are the positions that can be shown; null (the
+ * default) means all. The stretch is a range of indices of `places`.
  */
 export function mountStretch(
   parent: HTMLElement,

@@ -56,7 +56,7 @@ export class AttentionStore {
     readonly client: Client,
   ) {}
 
-  /** A key of everything that a head's attention depends on. An effect that calls this subscribes to all of it. */
+  /** A key of everything that a head's attention depends on. A watcher that calls this subscribes to all of it. */
   key(head: string): string {
     const { dataKey, prompt, locked, target, pool, settled } = this.store;
     return [dataKey.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(
@@ -80,7 +80,7 @@ export class AttentionStore {
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
-    // Kept maps are requested again, because the cache may have changed. But a thrifty transport returns the kept maps:
+    // Kept maps are requested again, because the cache may have changed. With a thrifty transport they are returned:
     // there, a change of the cache is noticed after the next cell of the notebook.
     const kept = this.client.transport.thrifty ? this.kept(key, weighting) : null;
     if (kept) return kept;

@@ -85,7 +85,7 @@ export function attentionFigure(
 /** Whether the rows of a pattern sum to 1. In a mean over padded prompts, they may not. Empty rows do not count. */
 function sumsToOne({ rows, columns, step, maps: { pattern } }: AttentionMap): boolean {
   const wide = length(columns);
-  if (!pattern || step > 1 || wide < length(rows)) return true; // a part of each row, as it is in the model
+  if (!pattern || step > 1 || wide < length(rows)) return true; // a part of each row; in the model, a row sums to 1
   return Array.from({ length: length(rows) }, (_, q) => pattern.subarray(q * wide, (q + 1) * wide)).every((row) => {
     const known = row.filter((value) => !Number.isNaN(value));
     return known.length === 0 || Math.abs(known.reduce((sum, value) => sum + value, 0) - 1) < 0.01;

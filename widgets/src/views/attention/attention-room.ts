@@ -16,7 +16,7 @@ export class AttentionRoom {
   readonly followed = state<Reading | null>(null);
   /**
    * The row and the column of a cell or a token under the pointer. A token of the strip is both. But while the strip
-   * shows what is added to each token, the row is the position before it, where it is asked about.
+   * shows what is added to each token, there is only a row: the position that predicts the token.
    */
   readonly hovered: ReadonlySignal<{ row: number | null; column: number | null }>;
   /** The active destination: the hovered row, else the panel's destination. */

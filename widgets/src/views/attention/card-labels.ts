@@ -28,7 +28,7 @@ export function sureOf(marked: number | null, lit: number | null, distance: numb
   return [marked, lit].flatMap((at) => at ?? []);
 }
 
-/** How far a slanted label may extend beyond the last column, in CSS pixels, and how far it extends per pixel. */
+/** How far a slanted label may extend beyond the last column, in CSS pixels; and its width per pixel of its length. */
 const [BEYOND, SLANT] = [14, Math.cos((58 * Math.PI) / 180)];
 
 export function axisLabels(

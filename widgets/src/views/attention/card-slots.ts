@@ -1,7 +1,7 @@
 // The layout of the cards next to the head map. The area is as high as the map and the ranking, however many heads are
 // pinned. A single card uses the whole area. Otherwise there is room for at least two cards, to compare. Cards that do
-// not fit are on further pages to the right. The pages are filled in the order of pinning, so of several cards none
-// moves when another head is pinned. If there are further pages, the preview covers the last visible place.
+// not fit are on further pages to the right. The pages are filled in the order of pinning, so several cards stay in
+// place when another head is pinned. If there are further pages, the preview covers the last visible place.
 // Pointing at a pinned head hides the preview and scrolls to the page of that head.
 import { child, later } from "../../base/lifetime";
 import type { Store } from "../../state/store";
@@ -15,8 +15,8 @@ const [LARGEST, SMALLEST] = [264, 150];
 /** The space that a card needs around its picture. */
 const AROUND = { x: 76, y: 150 };
 /**
- * The same for a single card: it has more room for names, whose sizes are in layout.css, and a larger picture. In a
- * narrow area its title has several lines, so it would make the panel higher.
+ * The same for a single card, with more room for names (layout.css has their sizes) and a larger picture. In an area
+ * below `narrowest`, its title would have several lines and make the panel higher.
  */
 const ALONE = { x: 100, y: 166, smallest: 220, largest: 360, narrowest: 400 };
 /** A card gets the whole area only after it was alone for this time, so that nothing flickers between two heads. */

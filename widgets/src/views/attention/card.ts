@@ -114,7 +114,7 @@ export function createCard(
     };
   });
 
-  // Shows the selected picture when it is there; the previous picture stays until then. This effect comes before the
+  // Shows the selected picture when it is there; the previous picture stays until then. This watcher comes before the
   // others, so that the request is sent early.
   watch(signal, () => {
     if (!inSight.value) return;

@@ -71,7 +71,7 @@ export class ThumbnailStore {
   #requestNext(): void {
     const { store } = this.room;
     if (!this.#isVisible || this.signal.aborted || !store.settled.peek()) return;
-    const layers = store.facts.peek()?.layers ?? 0; // the layers that were visible may be those of a deeper model
+    const layers = store.facts.peek()?.layers ?? 0; // the visible layers may be those of an earlier, deeper model
     const waiting = [...this.#visibleLayers]
       .filter((layer) => layer < layers && this.#requestedKeys.get(layer) !== this.#key.peek())
       .sort((a, b) => a - b);

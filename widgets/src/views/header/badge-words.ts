@@ -25,7 +25,7 @@ export function lackingIn(missing: string[]): string | null {
   return kinds.length > 0 ? missingWords(kinds) : null;
 }
 
-/** What the constant of a target is made of: what is added after the rows, on the way to the target. */
+/** The parts of a target's constant: what is added after the rows, on the way to the target. */
 export function constantWords({ inner, through = [] }: Target): string {
   if (through.length > 0) return "biases on the way to the target";
   switch (inner?.kind) {

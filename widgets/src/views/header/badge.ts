@@ -36,7 +36,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
               class="rs-badge-long">: ${lacking}</span></span>`,
           status,
         );
-      // After a loss, nothing more is read: the last picture is there only in its own selection.
+      // If the cache has changed or is gone, only selections that were read before have a picture.
       const isLost = !data && store.statusNotice.value !== null && !store.statusNotice.value.isLive;
       const text = refused
         ? "the rows cannot be added up"

@@ -48,7 +48,7 @@ export function mountHelpButton(
   parent.append(button, box);
   const open = state(false);
   // The part of the panel that got the focus or was pressed last. The help button and the help do not count. The export
-  // menu counts only while it is open or has the focus; after that, it is the part before it again.
+  // menu counts only while it is open or has the focus; after that, the part before it counts again.
   let part: Part | null = null;
   let isMenuUsed = false;
   for (const event of ["focusin", "pointerdown"])

@@ -58,7 +58,7 @@ function takesOther({ against, replacedBy, effects, runs, prompt, facts }: Store
 export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const { heads } = store.effects;
   watch(signal, () => {
-    // Also if Python ended the comparison: there is no other run that could be put in.
+    // When the comparison ends (Python may end it, too), there is no other run that could be put in.
     if (store.against.value === null && store.replacedBy.peek() === "other") store.replacedBy.value = "zero";
   });
   watch(signal, () => {

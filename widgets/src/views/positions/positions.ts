@@ -74,7 +74,7 @@ function mount(
     }),
   );
   let last: { of: Received; limit: number } | null = null;
-  /** The tokens may come after the map of their prompt, and then change the limit. Those of another prompt do not. */
+  /** The tokens may arrive later than the map of their prompt, and change the limit. Tokens of other prompts do not. */
   const limitFor = (of: Received): number => {
     const isOther = of.prompt !== promptKey(store.dataKey.value, store.prompt.value);
     if (isOther && last?.of === of) return last.limit;

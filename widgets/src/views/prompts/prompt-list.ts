@@ -1,4 +1,4 @@
-// The list of prompts. Each row has a bar, a number and the prompt's text, a line for the mean and a band for the
+// The list of prompts. Each row has a bar, a number, the prompt's text, a line for the mean, and a band for the
 // standard deviation. Only the visible rows are elements of the page.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";

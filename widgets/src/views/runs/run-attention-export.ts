@@ -21,7 +21,7 @@ export const ATTENTION_OF_RUNS: PictureKind<RunAttentionPicture> = {
   heads: ({ maps }) => maps.map(({ head }) => head),
 };
 
-/** The table. Positions are those of A. If positions of B with other indices are paired with them, these are added. */
+/** The table. Positions are those of A. The paired positions of B are added if some have other indices. */
 function table({ maps }: RunAttentionPicture, { tokens }: Setting): Table {
   const isPaired = maps.some(({ pairs }) => pairs !== null);
   const isLong = maps.some(({ planes }) => planes[0].step > 1);

@@ -69,7 +69,7 @@ export function mountRunAttention(
   return () => {
     const there = slots.filter(({ head, trouble }) => head.value !== null && trouble.value === null);
     const maps = there.flatMap(({ shown }) => shown.value ?? []);
-    // While the maps of other heads are requested, those on screen have the names of other heads.
+    // While new maps are requested, the maps on screen may belong to other heads.
     const isDrawn = maps.length > 0 && there.every(({ head, shown }) => shown.value?.head === head.value);
     return isDrawn ? shownAs(ATTENTION_OF_RUNS, { picture: "attention-of-runs", maps }) : null;
   };

@@ -12,7 +12,6 @@ import type { Pair } from "../../state/ranked";
 import { colouringName, isMinus, RUN_AXES, spotOf } from "../../state/scatter";
 import { type Letters, placesOfNames } from "./scatter-name";
 
-/** What each head adds in two compared runs; or the direct and the total effect of each head. */
 export interface RunsPicture {
   picture: "runs";
   /** The names of the axes, and of their difference: A, B, B − A. */

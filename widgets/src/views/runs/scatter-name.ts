@@ -1,7 +1,7 @@
 // Where the names of heads are in the scatter plot: beside their heads, not across an axis, and not across each other.
 import type { Spot } from "../../state/scatter";
 
-/** The sizes of a name on the screen, in pixels: of a letter, and its distance from its head. */
+/** The size of a name, and its distance from its head (`apart`). */
 export interface Letters {
   width: (name: string) => number;
   height: number;
@@ -16,7 +16,7 @@ export interface Place {
   down: number;
 }
 
-/** On which side of its head a name is, and how far below its middle, so that no axis crosses the name. */
+/** The place of a name beside its head, so that no axis crosses the name. */
 export function placeOfName(name: string, at: Spot, zero: Spot, percent: number, letters = ON_SCREEN): Place {
   const room = letters.width(name) + letters.apart;
   const [toAxis, above] = [(zero.x - at.x) * percent, (at.y - zero.y) * percent];
@@ -54,9 +54,9 @@ interface Named {
 }
 
 /**
- * The places of several names; the first ones choose first. Null: there is no room for this name. Places without heads
- * below the name are preferred. `dots` are all heads; `percent` is the length of a percent of the plot; `others` are
- * other texts.
+ * The places of several names; the first ones choose first. Null: there is no room for this name. A place where the
+ * name covers no heads is preferred. `dots` are all heads; `percent` is the length of a percent of the plot; `others`
+ * are other texts.
  */
 export function placesOfNames(
   names: readonly Named[],

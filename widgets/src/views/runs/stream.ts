@@ -1,7 +1,7 @@
-// The picture of activation patching. The stream before a layer, at a position, is replaced. By the stream of the
-// compared run: the value is the change of the target. By zero or the mean: it is minus the change, which is what the
-// stream adds. Estimates are hatched; measured values are solid. Positions after the destination have no effect on the
-// target, so their cells stay empty.
+// The picture of activation patching: the stream before a layer, at a position, is replaced. If the stream of the
+// compared run replaces it, the value is the change of the target. If zero or the mean replaces it, the value is minus
+// the change: what the stream adds. Estimates are hatched; measured values are solid. Positions after the destination
+// have no effect on the target, so their cells stay empty.
 import { batch, computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";

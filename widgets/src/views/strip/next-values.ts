@@ -94,7 +94,7 @@ export function addedToEach(store: Store, client: Client, signal: AbortSignal): 
           ? [at.head, headRow(found, at.head) ?? single.peek(keyOf(found.key, at.head)) ?? null]
           : [`layer ${at.layer}`, layerRow(found, at.layer)];
     if (!values?.some((value) => Number.isFinite(value))) return null;
-    // The lower bound keeps values pale that are tiny beside those of the layers.
+    // The lower bound keeps values pale if they are tiny beside those of the layers.
     return { name, values, limit: Math.max(limitOf(ofAnswer(store, values)), limitOf(found.layers) / 1000) };
   });
 }

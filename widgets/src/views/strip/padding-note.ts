@@ -13,7 +13,7 @@ export function mountPaddingNote(beside: HTMLElement, store: Store, signal: Abor
     const count = facts?.padding ?? 0;
     const left = store.padding.value === "found";
     beside.hidden = !blind && count === 0;
-    // Next to a single prompt's tokens, its own number comes first: it is the number of tokens that are pale.
+    // For a single prompt, its own number comes first: the number of tokens that are pale.
     const single = store.prompt.value !== null && (facts?.prompts ?? 1) > 1;
     const here = store.tokens.value.filter(({ padding }) => padding).length;
     const said = !left

@@ -14,7 +14,7 @@ export interface Focus {
   head: ReadonlySignal<string | null>;
   /** What the head in focus reads. The previous reading stays until the next one comes. */
   reading: ReadonlySignal<Reading | null>;
-  /** The same for sentences: null until it belongs to the head in focus and to the selection. */
+  /** The same for sentences; null while the reading belongs to another head or selection. */
   said: ReadonlySignal<Reading | null>;
   /** What the strip shows: the row of a card while the user points at that row, else `reading`. */
   strip: ReadonlySignal<Reading | null>;

@@ -11,7 +11,7 @@ import { showsFeature } from "./strip-feature";
 /** The strip moves only when a head, or a row of its attention, stays in focus this long: it does not flicker. */
 const REST_MS = 300;
 
-/** Returns the position; null if it is the destination. Gestures in `places` keep what the user brought into view. */
+/** Returns the position; null if it is the destination. After a gesture in `places`, the strip does not move. */
 export function readInView(
   places: HTMLElement[],
   store: Store,

@@ -55,7 +55,7 @@ export function paintNext(
   });
 }
 
-/** The largest −log p of the tokens, or of those of the answer, if it is known where it begins. But at least 1. */
+/** The largest −log p of the tokens (only of the answer, if it is known where it begins), but at least 1. */
 export function surpriseOf(store: Store): number {
   const { logProb = new Float32Array(0) } = store.nextShown.value ?? {};
   return ofAnswer(store, logProb).reduce((most, value) => (Number.isFinite(value) ? Math.max(most, -value) : most), 1);

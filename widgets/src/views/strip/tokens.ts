@@ -159,7 +159,7 @@ export function mountTokens(
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   const slider = parent.querySelector<HTMLElement>(":scope > .rs-stretch");
   const read = readInView([strip, ...(slider ? [slider] : [])], store, focus, signal);
-  /** Whether only the token that is read has gone: then the strip stays where it is. */
+  /** Whether the only change is that no token is read any more. Then the strip stays where it is. */
   const onlyLeft = (): ((destination: number | null) => boolean) => {
     let before: [read: number | null, destination: number | null] = [null, null];
     return (destination) => {

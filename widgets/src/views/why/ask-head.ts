@@ -11,10 +11,7 @@ import type { Asked } from "./why-data";
 
 const LANE = "why head";
 
-/**
- * Asks what the head moves into the column's target (`moves`), or why it reads its source there (`reads`). Resolves
- * when the question is asked, or a newer question has replaced it. Rejects if the kernel cannot determine the source.
- */
+/** Resolves when the question is asked or replaced by a newer one. Rejects if the kernel cannot find the source. */
 export async function askHead(
   store: Store,
   client: Client,
