@@ -117,8 +117,8 @@ export function npmIn(cwd, ...args) {
 }
 
 /**
- * The arguments of `run` and `begin` that run npm. If npm has started this script, Node runs the file of that npm: on
- * Windows, `npm` itself is a shell script.
+ * The arguments with which `run` and `begin` start npm. If npm has started this script, Node runs that npm's file,
+ * because on Windows `npm` itself is a shell script.
  */
 export function npmCommand(...args) {
   const script = process.env.npm_execpath;
@@ -145,9 +145,7 @@ export function step(name, work) {
   }
 }
 
-/**
- * Waits for a step that was started with `begin`. Without `start`, the time shown is only the time of this wait.
- */
+/** Waits for a step that was started with `begin`. Without `start`, the time shown is only the time of this wait. */
 export async function stepEnd(name, end, start) {
   const [since, remark] = start === undefined ? [performance.now(), "waited for"] : [start, ""];
   console.log(bold(`\n▸ ${name}`));

@@ -1,6 +1,6 @@
 /**
- * Adds lines to the file that `RESIDSCOPE_RECORD` names, as `tests/support/recorded_run.py` does for pytest: which
- * tests ran with which version of Node. The class is a reporter of vitest.
+ * Records which tests ran with which version of Node, in the file that `RESIDSCOPE_RECORD` names. The class is a
+ * reporter of vitest. For pytest, `tests/support/recorded_run.py` does the same.
  */
 
 import { appendFileSync } from "node:fs";

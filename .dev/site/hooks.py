@@ -20,7 +20,7 @@ LIVE = {
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Put live pages and error codes into the text. Live pages may not be there (`npm run site -- quick`)."""
+    """Put live pages and error codes into the text. `npm run site -- quick` makes no live pages."""
     name, words = LIVE.get(page.file.src_uri, ("", ""))
     if name and (_live(config) / f"{name}.html").exists():
         frame = (
@@ -64,7 +64,7 @@ def error_codes(package: Path) -> dict[str, list[str]]:
 
 
 def _named(tree: ast.Module) -> dict[str, ast.expr]:
-    """The values of a module's constants, and what its functions return first, by name."""
+    """By name: the value of each constant of a module, and the first value that each function returns."""
     found: dict[str, ast.expr] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -93,9 +93,8 @@ __all__ = [
     "without",
 ]
 
-logging.getLogger(__name__).addHandler(
-    logging.NullHandler()
-)  # so that nothing is printed unless the user configures logging
+# Nothing is printed unless the user configures logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _PLACES = {
     "Ablation": "causes.ablation",

@@ -18,9 +18,8 @@ class ResidscopeError(ValueError):
 
 
 def copied(error: ResidscopeError) -> ResidscopeError:
-    """Return an equal error without a traceback. An error is only kept, and raised later, as such a copy.
+    """Return an equal error without a traceback. An error that is kept to be raised later is kept as such a copy.
 
-    The frames of a traceback hold tensors. They also hold the variable from which an error is raised, so that only
-    the garbage collector would free both.
+    The frames of a traceback hold tensors. If a frame also holds the error, only the garbage collector frees both.
     """
     return ResidscopeError(error.code, str(error), error.names)

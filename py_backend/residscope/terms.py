@@ -93,7 +93,7 @@ Padding = Literal["found", "none"]
 # arguments when it is called, and raises an error that says what is wrong.
 
 CacheLike = object
-"""A TransformerLens `ActivationCache`, an object with its attributes `cache_dict` and `model`, or a dictionary from
+"""A TransformerLens `ActivationCache`, an object with attributes `cache_dict` and `model`, or a dictionary from
 names of activations to tensors (with `model=`)."""
 
 ModelLike = object
@@ -196,7 +196,7 @@ class StreamDirection(msgspec.Struct, frozen=True, tag_field="kind", tag="direct
     Attributes:
         key: The direction.
         at: The point.
-        feature: The feature whose encoder the direction is. None for any other direction.
+        feature: The feature that has this direction as its encoder. None for any other direction.
     """
 
     key: Name
@@ -373,7 +373,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_whole(self) -> bool:
-        """Whether layer and index are set if the kind needs them, and only then. Data from a file may be wrong."""
+        """Whether layer and index are set exactly if the kind needs them. Data from a file may be wrong."""
         has_layer = self.kind not in WITHOUT_LAYER
         has_index = self.kind in _LETTERS or self.kind in ("source", "feature")
         return (self.layer is not None) == has_layer and (self.index is not None) == has_index
@@ -384,7 +384,7 @@ Place = Annotated[int, Meta(ge=0, le=_MOST)]
 
 
 class ComponentTable(msgspec.Struct, frozen=True):
-    """Components as columns, for messages and files, where thousands of rows need only a few numbers each.
+    """Components as columns, to save space in messages and files.
 
     Attributes:
         kinds: The kinds that occur.

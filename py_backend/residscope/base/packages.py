@@ -31,8 +31,7 @@ def importing(package: str, what: str, install: str) -> Generator[None, None, No
             code,
             f"{what} needs {package}, which is installed here but cannot be imported ({import_failure(error)}). Two "
             "packages may be incompatible, one may be damaged or too old, or another file may have the same name. Fix "
-            "this, or "
-            f"install {package} again: `pip install --force-reinstall {code}`.",
+            f"this, or install {package} again: `pip install --force-reinstall {code}`.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Means over prompts that leave out what is padding."""
+"""Means over prompts that leave out padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def mean_over(values: Tensor, axis: int, left_out: Bool[Tensor, ...] | None) -> Tensor:
-    """Return the mean over an axis. With `left_out`, NaN is left out, too, and the mean of nothing is NaN.
+    """Return the mean over an axis. With `left_out`, NaN is left out, too. If nothing is left, the mean is NaN.
 
     Args:
         values: The values.

@@ -30,7 +30,7 @@ def widest(device: torch.device) -> torch.dtype:
 def in_float64(tensor: Tensor) -> Tensor:
     """Return `tensor` in float64, on its own device. If this device has no float64, return a copy on the CPU.
 
-    Not for large tensors, because the copy would take long: they stay on their device in its `widest` dtype.
+    For large tensors use `widest` instead, because the copy would take long.
     """
     tensor = tensor.cpu() if tensor.device.type in _WITHOUT_FLOAT64 else tensor
     return tensor.double()

@@ -64,9 +64,7 @@ def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch 
     import torch
 
     largest = direction.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(direction.dtype).tiny)
-    unit = (
-        direction / largest
-    )  # its largest element is 1, so that the squares of a short direction do not all underflow
+    unit = direction / largest  # the largest element is 1, so that not all squares of a short direction underflow
     if rows.numel() <= _SMALL:
         return torch.linalg.vector_norm(rows.to(unit) * unit[:, None], dim=-1) * largest
     found = direction.new_empty(rows.shape[:2])
@@ -153,9 +151,9 @@ class Repeats(NamedTuple):
 def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
     """Return which directions are exactly equal.
 
-    None if there are more different directions than three quarters of the number of prompts, if there are fewer prompts
-    than `_MANY`, if one direction was expanded to all prompts, or if the directions are not on the CPU. None also if
-    two different directions have the same dot product with the vector that is used for the comparison.
+    None if there are fewer prompts than `_MANY`, if more than three quarters of the directions are different, if one
+    direction was expanded to all prompts, or if the directions are not on the CPU. None also if two different
+    directions have the same dot product with the vector that is used for the comparison.
     """
     import torch
 

@@ -23,7 +23,7 @@ MAX_SAMPLES = 64
 """At most this many elements of a tensor are read, except for short vectors. A smaller tensor is read completely."""
 
 _MAX_TENSORS = 2048
-"""At most this many tensors are read. If there are more, only a fixed random selection is read, which is fast."""
+"""At most this many tensors are read, to be fast. If there are more, a fixed random selection is read."""
 
 _MAX_WHOLE_VECTOR = 1024
 """`Samples` reads a vector of at most this many elements completely, because selecting some elements takes longer."""
@@ -62,8 +62,7 @@ class Samples:
     def changed(self, tensors: list[Tensor]) -> bool:
         """Read the elements, and return whether any element differs from the last call. The first call returns True.
 
-        If a device cannot be read, its elements count as changed in the first such call, and again in the first call
-        in which the device can be read again.
+        If a device cannot be read, its elements count as changed once, and once more when it can be read again.
         """
         import torch
 

@@ -65,7 +65,7 @@ def switching_often(work: Callable[[], T]) -> T:
         _begin(request)
         return work()
     finally:
-        # First, so that no interrupt can prevent it: as long as a request is in `_answering`, `_restore` only waits.
+        # First, so that no interrupt can prevent it: `_restore` waits until `_answering` is empty.
         _answering.discard(request)
         with _lock:
             _shortened_until = time.monotonic() + AFTERWARDS_SECONDS

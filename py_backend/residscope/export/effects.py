@@ -84,7 +84,7 @@ def patching_figure(patching: Patching, prompt: int | None, *, normalized: bool,
 
 
 def _named(effect: str, adds: bool) -> str:
-    """What a figure shows: an effect, or what each component adds, which is minus the effect."""
+    """What a figure shows, in words: an effect, or what each component adds (minus the effect)."""
     return f"What each adds: minus the {effect}" if adds else effect[0].upper() + effect[1:]
 
 

@@ -10,13 +10,13 @@ from residscope.terms import Effect, Replaced, ReplacedBy
 from residscope.wire.protocol import Shown
 
 _ADDS = "what each {} adds: minus the effect of replacing it"
-_CHANGE = "the change of the target with the {} of the other run put in"
+_CHANGE = "the change of the target when the {} is that of the other run"
 
 
 def is_caused(shown: Shown) -> bool:
     """Whether the head map shows an effect for which the model is run.
 
-    It does not if it shows a second run, a score, or what feeds a head.
+    False if it shows a second run, a score, or what feeds a head.
     """
     is_one = shown.against is None or shown.run == "first"
     return shown.effect != "direct" and is_one and shown.score is None and shown.feeds is None
@@ -109,7 +109,7 @@ def _source(script: Script, by: ReplacedBy) -> str:
 
 
 def _sign(by: ReplacedBy) -> str:
-    """A minus if needed: with zero or the mean, views show what is added, which is minus the measured effect."""
+    """A minus for zero and the mean, because views then show what is added: minus the measured effect."""
     return "-" if _adds(by) else ""
 
 

@@ -37,7 +37,7 @@ _MOST_ANSWERS = 4
 _LONG_TITLE = 76
 """More characters than this have no room on one line of a notebook beside a sidebar."""
 _LINE = 40
-"""How much larger the margin above the picture is if the title has a second line, in pixels."""
+"""Additional pixels of the margin above the picture if the title has a second line."""
 
 
 def plotly() -> Any:
@@ -124,7 +124,7 @@ def beyond(rows: Tensor, end: float) -> dict[str, object]:
 
 
 def diverging(end: float, title: str, rows: Tensor | None = None) -> dict[str, object]:
-    """Return a colour axis centred at zero. An end beyond which some of `rows` lie is labelled "≤ −…" or "≥ +…"."""
+    """Return a colour axis centred at zero. If some of `rows` lie beyond an end, its label is "≤ −…" or "≥ +…"."""
     bar = _bar(title)
     low, high = (False, False) if rows is None else (bool((rows < -end).any()), bool((rows > end).any()))
     if low or high:

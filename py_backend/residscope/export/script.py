@@ -91,7 +91,7 @@ class Script:
 
     @property
     def answers_there(self) -> str:
-        """The target as Python code, with the tokens that follow the shown position in place of the next token."""
+        """The target as Python code. A next-token target becomes the tokens that follow the shown position."""
         shown = self.request.shown
         where = places_of(self.view, shown.target, shown.position)
         if where is None:
@@ -146,7 +146,7 @@ class Script:
                     if (own - direction).norm() <= 1e-3 * direction.norm():
                         return self.sae(given)
         name = free_name("sae")
-        # The names come from a view. They are put on one line, so that no text of theirs is outside the comment.
+        # The names come from a view. On one line, all of their text stays inside the comment.
         self.remark(name, f"the `{one_line(facts.sae)}` of `{one_line(facts.read)}`")
         return name
 

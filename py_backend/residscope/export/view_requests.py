@@ -271,9 +271,9 @@ class Views:
         return [*requests, tokens]
 
     def heads_own_row(self) -> Requests:
-        """Return the request for the rows of the other target, if the target is a head's contribution to it.
+        """If the target is a head's contribution to another target, return the request for the other's rows.
 
-        One of these rows is the head's.
+        One of these rows is the head's. Empty for any other target.
         """
         shown, through = self.shown, self.shown.target.through
         if not through or through[-1].source is None:
@@ -345,7 +345,7 @@ def _chosen(target: Target) -> Target:
 
 
 def _through(target: Target, layer: int, head: int, source: int) -> Target:
-    """The target that is a head's contribution to another target, from what the head reads at one source."""
+    """A new target: what a head contributes to `target` from one source."""
     return msgspec.structs.replace(target, through=[*target.through, Through(layer, head, source)], own=False)
 
 
@@ -369,9 +369,9 @@ def _read_at(target: Target, position: Position) -> Position | None:
 
 
 def _layer_of(target: Target, parallel: Sequence[int]) -> float:
-    """The first layer whose heads do not write to what a target reads. Infinite if the heads of all layers do.
+    """The first layer whose heads come too late to contribute to a target. Infinite if there is none.
 
-    The MLPs of `parallel` layers read the stream before their layer.
+    In `parallel` layers, the MLP reads the same stream as the heads.
     """
     if target.through:
         return target.through[-1].layer

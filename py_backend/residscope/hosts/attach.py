@@ -62,9 +62,9 @@ class SafeImports:
     """A context in which this thread imports nothing from the working directory.
 
     Modules that are loaded stay loaded. `sys.path` does not change, and other threads import as before. In
-    `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. It is not inserted as another entry: removing
-    an entry could make another thread, which is iterating over the list, skip a finder. Other finders are used as
-    before: an environment may have them for packages in special places.
+    `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. The list keeps its length, because another
+    thread that iterates over it could otherwise skip a finder. Other finders are used as before: an environment may
+    have them for packages in special places.
     """
 
     def __init__(self) -> None:

@@ -41,8 +41,8 @@ def inspect(
         position: The destination position. `"last"`: each prompt's last real token.
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
         sae: An SAE or a transcoder as in `residscope.attribute`, a list of several, or a dictionary of several by name.
-            The tab "features" shows its features. Without this argument, it shows those of SAEs in the notebook's
-            variables, if the SAE's configuration names an activation of this model.
+            The tab "features" shows its features. By default, the tab uses the SAEs in the notebook's variables whose
+            configuration names an activation of this model.
         logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. The sum of all contributions
             is compared with it.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.

@@ -1,8 +1,8 @@
 """The inline panel. Python and the views share a few small traits. Everything else is sent as requests and replies.
 
-`cache_name`, `wire_target`, and everything that can be selected (`traits.py`) are synced in both directions. `facts`,
-the description of the cache, `opening`, the replies to the first view's requests, and `standing`, what the names stand
-for (`standing.py`), are only sent to the browser.
+`cache_name`, `wire_target`, and everything that can be selected (`traits.py`) are synced in both directions. Three
+traits are only sent to the browser: `facts` (the description of the cache), `opening` (the replies to the first view's
+requests) and `standing` (what the names stand for, see `standing.py`).
 `target`, the readable form of `wire_target`, exists only in Python (`target_trail.py`). Tensors are never traits.
 """
 
@@ -125,8 +125,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         self._shown_in: object = None
         self._described: object = None
         self._variable = _variable_of(service)
-        # Without this, the view could not know whether `position` is the last one. It would request the description of
-        # the cache, and then all data twice.
+        # Without this, the view could not know whether `position` is the last one, and would request all data twice.
         self.update_facts()
         super().__init__(cache_name=service.name, target=answers, **state)
         self._is_made = True
@@ -234,9 +233,9 @@ class Panel(TargetTrail, anywidget.AnyWidget):
     def update_standing(self) -> None:
         """Find out again what the names of the cache and of the compared cache stand for.
 
-        This is called after each cell and after each request, so that no two values are of different caches for long.
+        Called after each cell and each request, so that the view does not show values of different caches for long.
         """
-        if not self._is_made or not self._service.hold.is_kept_alive:  # no view shows a panel that was released
+        if not self._is_made or not self._service.hold.is_kept_alive:  # no view shows the panel
             return
         with suppress(ResidscopeError):
             against = None if self.against is None else self.against.get("cache")

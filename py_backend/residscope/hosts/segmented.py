@@ -29,8 +29,8 @@ def as_segmented(given: Any) -> Segmented | None:
     if isinstance(given, str) and given in get_args(SegmentBy):
         return cast("SegmentBy", given)
     if isinstance(given, Segments):
-        return [SegmentRange(segment.name[:MOST_OF_NAME], segment.start, segment.end)
-                for segment in given if segment.named]  # fmt: skip
+        given = [SegmentRange(segment.name[:MOST_OF_NAME], segment.start, segment.end)
+                 for segment in given if segment.named]  # fmt: skip
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ResidscopeError("segments", f"`segments={shown(repr(given))}` is not known: {_FORM}")
     entries = [entry if isinstance(entry, dict | SegmentRange) else _triple(entry) for entry in list[Any](given)]

@@ -151,7 +151,7 @@ _SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {
 }
 _PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
-"""Fields that get no trait from this module. `Panel` itself defines two traits for the target: `wire_target`, and
+"""Fields that get no trait from this module. `TargetTrail` defines two traits for the target: `wire_target`, and
 `target` in readable form. Only views use `by`, the rows of the position map."""
 
 

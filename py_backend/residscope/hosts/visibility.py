@@ -64,6 +64,7 @@ class PanelViews:
             if self._release_timer is None and not self._service.hold.is_kept_alive:
                 service.stop_keeping_alive()
             self._service = service
+            self._withdraw()  # these replies are of the former cache
 
     def expect(self, opening: dict[str, object]) -> None:
         """Send the first replies for the first view, unless a view is already shown."""
@@ -79,7 +80,7 @@ class PanelViews:
         _cancel(self._withdrawal_timer)
 
     def _withdraw(self) -> None:
-        """Withdraw the first replies, because the cache may have changed when a later view is shown."""
+        """Withdraw the first replies, because the cache may change before a later view is shown."""
         _cancel(self._withdrawal_timer)
         self._send_opening({})
 

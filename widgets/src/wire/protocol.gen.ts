@@ -159,7 +159,7 @@ export interface NeuronInput {
  *     Attributes:
  *         key: The direction.
  *         at: The point.
- *         feature: The feature whose encoder the direction is. None for any other direction.
+ *         feature: The feature that has this direction as its encoder. None for any other direction.
  */
 export interface StreamDirection {
   kind: "direction";
@@ -855,7 +855,7 @@ export interface CacheFacts {
   parallel?: number[];
 }
 /**
- * Components as columns, for messages and files, where thousands of rows need only a few numbers each.
+ * Components as columns, to save space in messages and files.
  *
  *     Attributes:
  *         kinds: The kinds that occur.
