@@ -1551,4 +1551,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "a035978d316d";
+export const WIRE = "c353fc1a600f";
