@@ -112,10 +112,10 @@ def ablate(
         sublayers they are `[layer, batch]`.
 
     Raises:
-        ResidscopeError: If an argument is wrong, or the run cannot be repeated. The message then names reasons that can
-            be shown (changed weights, hooks, dropout, padding, precision, no token ids). Any exception that ends the
-            runs early, also a KeyboardInterrupt, has an attribute `.partial`: the effects measured so far, and NaN for
-            all others.
+        ResidscopeError: If an argument is wrong, or the run cannot be repeated. The message then names reasons, such as
+            changed weights, hooks, dropout, padding, precision or missing token ids. Any exception that ends the runs
+            early, also a KeyboardInterrupt, has an attribute `.partial`: the effects measured so far, and NaN for all
+            others.
 
     Source: Zero, mean and resample ablation, and total = direct + indirect effect: Wang et al., "Interpretability in
     the Wild" (2022); McGrath et al., "The Hydra Effect" (2023). Path patching: Wang et al., but here the MLPs between
@@ -205,7 +205,6 @@ def _named(patch: Patch) -> str:
 
 
 def _patches(measurement: Measurement, of: Ablated, heads: Any, layers: int | Sequence[int] | None) -> list[Patch]:
-    """The patch of each run."""
     view, known = measurement.view, measurement.layers(of)
     if of != "z":
         if layers is None:

@@ -32,8 +32,8 @@ class Ablation:
 
     Attributes:
         total: The effect in the run: the target in this run − `before`. Its axes are `axes`. NaN if a layer has no such
-            component, if the component does not come before the end of the path, or if nothing was taken out of the
-            prompt: the positions are padding there, or it has no such edge. A mean is over the other prompts.
+            component, or the component does not come before the end of the path. Also NaN in prompts in which nothing
+            was replaced, because of padding or because there is no such edge. Means leave these prompts out.
         direct: The effect along the direct path alone, with the final norm's scale frozen or recomputed. For
             `replace="zero"` and a frozen scale: minus the component's row in `attribute`. NaN if it cannot be computed;
             a note gives the reason.
@@ -129,7 +129,7 @@ class Ablation:
                 component off the diagonal has an indirect effect). None: a kind that fits the axes.
             prompt: The prompt. None: the mean over prompts.
             effect: The effect in a heatmap or in bars.
-            adds: Whether to draw what each component adds, as the panel does: minus the effect.
+            adds: Whether to draw what each component adds (minus its effect), as the panel does.
 
         Returns:
             A `plotly.graph_objects.Figure`.

@@ -53,7 +53,7 @@ class Arguments:
             block: The block.
             stream: The stream, for all copies of the batch.
             copies: The number of copies of the batch.
-            repeated: The arguments that were repeated already, so that blocks which share an argument repeat it once.
+            repeated: The arguments that were repeated already. Blocks that share an argument repeat it only once.
             past: The key/value cache of earlier positions. None: there is no such cache.
         """
         import torch

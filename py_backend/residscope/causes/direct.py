@@ -74,7 +74,7 @@ class DirectPaths:
     def written(
         self, layer: int, change: Float[Tensor, "copy batch *inner"]
     ) -> Float[Tensor, "copy batch d_model"] | None:
-        """Return what changes at the target's position add to the final stream. None if it is not known."""
+        """Return what the change at the target's position adds to the final stream. None if this is not known."""
         view, change = self.measurement.view, working(change).to(self.measurement.view.like)
         if self.kind == "z":
             weight = out_weight(view, layer) if ("head", layer) in self._rows else None

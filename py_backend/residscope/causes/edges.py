@@ -231,7 +231,7 @@ class EdgeSweep(Sweep):
             if read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, site.layer))):
                 raise ResidscopeError(
                     "edges",
-                    f"What {name(site.layer, head)} reads is not its pattern times its values in this model, so no "
+                    f"The output of {name(site.layer, head)} is not its pattern times its values in this model, so no "
                     "single edge can be taken out.",
                 )
             self._read[key] = read
@@ -257,7 +257,7 @@ class EdgeSweep(Sweep):
     def _at_target(
         self, site: Site, patches: Sequence[Patch], changes: Sequence[Tensor]
     ) -> Float[Tensor, "patch batch head d_head"]:
-        """The change of `z` at the target's position by each patch."""
+        """The change that each patch makes to `z` at the target's position."""
         view, where = self.measurement.view, self.measurement.where.cpu()
         full = view.like.new_zeros(len(patches), view.batch, *site.inner)
         for number, (patch, change) in enumerate(zip(patches, changes, strict=True)):

@@ -110,7 +110,7 @@ def effects(
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
-        progress: Whether to show a progress bar (tqdm) if it takes more than a second.
+        progress: Whether to show a progress bar (tqdm) if the runs take more than a second.
 
     Returns:
         The effects, with the axes of `patch`. `.measured` shows which effects were measured. The others are estimates.

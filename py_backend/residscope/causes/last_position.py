@@ -37,8 +37,8 @@ class LastRunner:
         why_whole: Always empty, because whole runs are made by `Runner`.
 
     Raises:
-        NotPlainError: If the result differs from that of whole runs. If the model raises another exception, it cannot
-            be run in this way either.
+        NotPlainError: If the results differ from those of whole runs. A model that raises another exception cannot be
+            run in this way either.
     """
 
     why_whole = ""
@@ -85,8 +85,7 @@ class LastRunner:
     def past(self, copies: int) -> Any:
         """Return a copy of the key/value cache of the earlier positions, for this many copies of the batch.
 
-        Two such copies share their tensors, unless a run has written into them. Models usually replace these tensors by
-        new ones, so they need not be copied again for each run.
+        Calls in a row with the same number share their tensors, until a run writes into them (few models do).
         """
         if self._copied is None or self._copied.copies != copies or self._copied.is_written:
             self._copied = None  # frees the old tensors before the new ones are made
@@ -164,7 +163,7 @@ class _Copied:
 
     Attributes:
         copies: The number of copies.
-        tensors: The tensors, by the `id` of the original.
+        tensors: The tensors. The keys are the `id` of the originals.
         versions: For each tensor, PyTorch's count of writes when the copy was made. None if PyTorch does not count
             them.
     """
@@ -193,7 +192,7 @@ class _Copied:
 
 
 def _with_tensors(past: object, tensors: dict[int, Tensor]) -> object:
-    """A copy of a key/value cache that has these tensors, by the `id` of the original. They are not copied."""
+    """A copy of a key/value cache with these tensors. Their keys are the `id` of the tensors that they replace."""
     memo: dict[int, object] = dict(tensors)  # `deepcopy` takes these tensors instead of copying
     return deepcopy(past, memo)
 
@@ -219,7 +218,7 @@ def _tensors(thing: object, found: dict[int, Tensor] | None = None, depth: int =
 
 
 _FINE = 1e-6
-"""In a coarser precision, a run must be equal to the replay in each bit. Its rounding would look like an effect."""
+"""If the rounding step is larger, a run must equal the replay in each bit. Rounding would look like an effect."""
 
 _MEMORY = 512_000_000
 """The limit of bytes for copies of the key/value cache."""

@@ -140,7 +140,7 @@ def common_position(changed_at: Bool[Tensor, "batch pos"], where: Int[Tensor, " 
 
 
 AS_CACHED = "as in the cache"
-"""How the words about an unchanged run say that its values are the cached ones."""
+"""The words for an unchanged run that gives the cached values."""
 
 
 def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str:

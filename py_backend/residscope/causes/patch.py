@@ -249,7 +249,7 @@ def _result(
 
 def _target_in(measurement: Measurement, source: object) -> tuple[Tensor | None, list[str]]:
     """The target in the source's run, read at the same positions as in the cache, and notes. None if it is unknown."""
-    own_model = getattr(source, "model", None)  # another checkpoint reads its stream with its own unembedding
+    own_model = getattr(source, "model", None)  # another checkpoint has its own unembedding
     view = CacheView(source, model=measurement.view.model if own_model is None else own_model)
     same = measurement.where
     if view.batch == 1 and measurement.view.batch > 1:

@@ -114,7 +114,7 @@ class Patching:
         Args:
             prompt: The prompt. None: the mean over prompts.
             normalized: Whether to show normalised effects.
-            adds: Whether to draw what each component adds, as the panel does: minus the effect.
+            adds: Whether to draw what each component adds (minus its effect), as the panel does.
 
         Returns:
             A `plotly.graph_objects.Figure`.

@@ -84,9 +84,8 @@ def sharing(view: CacheView, given: Ends, count: dict[int, int]) -> list[str]:
         heads = count.get(one.layer, 0)
         if one.part == "q" or cached is None or cached.ndim != 4:
             continue
-        axis = (
-            1 if cached.shape[1] == heads and cached.shape[2] == view.n_pos else 2
-        )  # latent attention has heads first
+        # In latent attention, heads come before positions.
+        axis = 1 if cached.shape[1] == heads and cached.shape[2] == view.n_pos else 2
         groups = int(cached.shape[axis])
         if groups >= heads or heads % groups:
             continue

@@ -42,7 +42,7 @@ class ReadSite:
     name: str
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
-        """Return an edit of the module's output, given an edit of this output with the shape `[prompt, number]`."""
+        """Return an edit of the module's output. `edit` gets this output as `[prompt, number]`."""
         return lambda output: edit(output.reshape(prompts, -1)).reshape(output.shape)
 
 
@@ -115,7 +115,7 @@ class Reads:
     def z_of(
         self, read: Mapping[Read, Tensor], copies: int, stream: Tensor | None = None
     ) -> Float[Tensor, "prompt pos head d_head"]:
-        """Return the `z` of all heads for the inputs in `read`. The other inputs are those of a run with `stream`."""
+        """Return the `z` of all heads for the inputs in `read`. The others come from `stream` (None: as cached)."""
         into: list[Tensor] = []
         edits: list[tuple[Place, Edit]] = [(self._sites[part], put(value)) for part, value in read.items()]
         edits += [(self.stream, put(stream))] if stream is not None else []

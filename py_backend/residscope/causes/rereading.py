@@ -43,7 +43,7 @@ class Input:
         module: The module whose output is this activation.
         name: The name of the activation.
         inner: The shape of the activation at one position. The positions of a pattern are its destinations.
-        axes: The exchange of axes, for einops, that puts positions before heads. Empty if positions already come first.
+        axes: The einops expression that puts positions before heads. Empty if positions already come first.
     """
 
     kind: Part
@@ -149,7 +149,7 @@ class Rereading:
         if gated or read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, layer))):
             raise ResidscopeError(
                 "at",
-                f"What the heads of layer {layer} read is not their pattern times their values in this model, so that "
+                f"The outputs of layer {layer}'s heads are not their pattern times their values in this model, so "
                 f'`at="{self.part}"` cannot be computed.',
             )
         for head in range(cut[0] if self.part in ("q", "k") else 0):
@@ -229,14 +229,14 @@ class Rereading:
         return found.masked_fill(~self._places.to(found.device)[..., None], 0)
 
     def _others(self, layer: int) -> Iterator[tuple[int, Tensor]]:
-        """Each head, and what it reads in the other run, in the form that enters its scores or its `z`."""
+        """Each head, and its input from the other run, ready for use in its scores or its `z`."""
         if layer not in self._inputs:
             return
         view, given = self._view, self._inputs[layer]
         raw = self.by.of(given).to(view.like)
         raw = raw.expand(view.batch, *raw.shape[1:])
         held = copy(view)
-        own = _places_first(raw, given.axes)  # the same exchange of axes a second time restores the cached order
+        own = _places_first(raw, given.axes)  # a second exchange of the axes restores the cached order
         held.activations = {**view.activations, given.name: own if view.has_batch_dim else own[0]}
         cut = self._heads[layer]
         values = head_inputs(held, None, layer, range(cut[0]), cut).v if self.part == "v" else None

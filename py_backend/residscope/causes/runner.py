@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Edit = Callable[["Tensor"], "Tensor"]
-"""Takes an activation `[prompt, pos, *inner]`, and returns its new value. It holds all prompts of the first copy of the
-batch, then all prompts of the second, and so on."""
+"""Takes an activation `[prompt, pos, *inner]`, and returns its new value. The axis `prompt` has all prompts of the
+first copy of the batch, then all of the second, and so on."""
 
 MEMORY = 256_000_000
 """The limit of bytes for the activations of one block. On a CUDA device, `_SHARE` may allow more."""
@@ -166,7 +166,7 @@ class Runner:
         return None
 
     def _copies_are_alike(self) -> bool:
-        """Whether the batch gives the same stream if another copy of it, with noise, comes before it in one run."""
+        """Whether a run of two copies, the first with noise, gives the second copy the stream of the batch alone."""
         import torch
 
         run, batch, blocks = self.replay.run, self.view.batch, list(self.view.model.blocks)
@@ -249,7 +249,7 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
     def compare(layer: int, stream: Tensor) -> None:
         clean = once.streams[layer + 1]
         check(stream, twice.streams[layer + 1], clean, layer)
-        check(torch.cat([clean, stream[batch:]]), stream, clean, layer)  # the noise of some prompts changes no others
+        check(torch.cat([clean, stream[batch:]]), stream, clean, layer)  # noise in some prompts must not change others
 
     twice.streams[0] = torch.cat([twice.streams[0][:batch], twice.streams[0][batch:] + added])
     # First the halves are exchanged. A block that depends on state from the previous run, or on a prompt's index in the

@@ -1,7 +1,7 @@
 """Sites: activations at which a run of the model can be changed, such as the `z` of a layer's heads.
 
-The module whose output is the activation is found by a test: in the replay, the module must be called once, and its
-output must equal the cached activation.
+A test finds the module whose output is the activation: the replay must call it once, and its output must equal the
+cached activation.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Place(Protocol):
         ...
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
-        """Return an edit of the module's output, given an edit of the activation of this many prompts."""
+        """Return an edit of the module's output. `edit` gets the activation, for this many prompts."""
         ...
 
 
@@ -126,7 +126,7 @@ class Site:
         return own * self.factor if self.factor != 1 else own
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
-        """Return an edit of the module's output, given an edit of the activation `[prompt, pos, *inner]`."""
+        """Return an edit of the module's output. `edit` gets the activation, `[prompt, pos, *inner]`."""
 
         def changed(output: Tensor) -> Tensor:
             held = output.reshape(prompts, -1, *self.inner)

@@ -61,5 +61,5 @@ def _attributes(model: object) -> list[tuple[dict[str, object], dict[str, object
 def _put_back(attributes: list[tuple[dict[str, object], dict[str, object]]]) -> None:
     for own, before in attributes:
         for name, value in before.items():
-            if own.get(name, before) is not value:  # `before` is never `value`: also for a deleted attribute
+            if own.get(name, before) is not value:  # a deleted attribute gives `before`, which is never `value`
                 own[name] = value

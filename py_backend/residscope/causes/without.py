@@ -36,8 +36,8 @@ def without(
     """Run the model once more with heads replaced, all at once, and return this run as a cache.
 
     The result holds what `run_with_cache` returns with hooks on these heads, under the names in `cache`. Activations
-    are left out if even an unchanged run gives other values than `cache`. Compare the result with the cached run,
-    `residscope.compare(cache, residscope.without(cache, ["L23H3"]), target)`, or show it with `residscope.inspect`.
+    are left out if even an unchanged run gives other values than `cache`. Show the result with `residscope.inspect`, or
+    compare it with the cached run: `residscope.compare(cache, residscope.without(cache, ["L23H3"]), target)`.
 
     Args:
         cache: An `ActivationCache`.

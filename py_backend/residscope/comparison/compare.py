@@ -62,7 +62,7 @@ def compare(
         cache: The first run, an `ActivationCache`.
         other: The second run. None: another prompt of `cache`, named by `with_prompt=`.
         answers: The target in both runs, as in `attribute`. By default the two top predictions of the first run. A list
-            has one answer for each prompt, which is used in both runs.
+            has one answer for each prompt, and is used in both runs.
         by: The rows, as in `attribute`.
         position: Where the target is read, as in `attribute`. `"last"` is each prompt's own last real token. Any other
             position is a position of the first run. In the second run, the target is read at the matched position (see

@@ -17,8 +17,8 @@ NOT_WRITTEN: tuple[ComponentKind, ...] = ("position_bias", "soft_cap")
 """Kinds of rows that no component writes to the stream."""
 
 _ZERO_IF_ABSENT: tuple[ComponentKind, ...] = ("attn_bias", "mlp_bias", *NOT_WRITTEN)
-"""If a run has no row of one of these kinds, the row counts as 0. A row of another kind that only one run has is left
-out."""
+"""A row of one of these kinds counts as 0 in a run without it. Rows of other kinds are left out if only one run has
+them."""
 
 POSITION_AXES = ("pos", "destination", "source")
 

@@ -317,7 +317,7 @@ def compare_token_lens(
             None if a is None or b is None else b.to(a.device) - a
             for a, b in ((one.answer_probability, two.answer_probability), (one.rank, two.rank))
         )
-        if probability is not None and rank is not None:  # a run without an answer has the rank 0
+        if probability is not None and rank is not None:  # where a run has no answer, its rank is 0
             rank = rank.masked_fill(probability.isnan(), 0)
         notes += of_runs(one.notes, two.notes)
         return TokenLensComparison(one.points, pairs, probability, rank, _bools(same), one, two, notes)

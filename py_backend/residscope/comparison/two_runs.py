@@ -110,7 +110,7 @@ def compared(
 
 
 def _without_padding(result: Comparison, first: CacheView, second: CacheView, pairs: Pairs) -> Comparison:
-    """The comparison with its padding, so that means over prompts leave it out: of each run, and of either of them."""
+    """The comparison with the padding that means leave out. Padding in either run is padding of the difference."""
     own, others = (
         ~positions.real(view)[:, list(places)]
         for view, places in zip((first, second), zip(*pairs, strict=True), strict=True)

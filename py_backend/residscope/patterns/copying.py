@@ -43,7 +43,7 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     A layer has a fixed OV circuit if its `W_V` and `W_O` act on every token in the same way. Other layers get NaN.
 
     The norms' weights and centring are folded in. If the logits have no soft-cap, the mean over the vocabulary is
-    subtracted from `W_U`, which changes no prediction. So a model has the same scores with raw weights as in
+    subtracted from `W_U`. This changes no prediction. So a model has the same scores with raw weights as in
     compatibility mode. The scales of the norms are left out, because they are positive and do not change the sign.
     The scores are memoised until the weights change.
 
@@ -86,7 +86,7 @@ def _differences(view: CacheView) -> list[str]:
 
 
 _COMPARED = 64
-"""About this many vectors of a run are compared with the weights, evenly spread; all, if there are fewer."""
+"""About this many vectors of a run, evenly spread, are compared with the weights. If there are fewer, all are."""
 
 
 def _values_match(view: CacheView, layer: int) -> bool:

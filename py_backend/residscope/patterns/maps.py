@@ -154,7 +154,7 @@ def attention(
         weighting: `"pattern"`: the attention pattern that the model used. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
             length of the vector that source k adds at destination q (Kobayashi et al. 2020, "Attention Is Not Only a
             Weight"). This length includes a head's gate at the destination, but no norm or multiplier after `W_O`.
-            `"contribution"`: the contribution of this vector to the target at destination q, signed and in its unit:
+            `"contribution"`: the contribution of this vector to the target at destination q, in the target's unit:
             pattern[q, k] · (v[k] · W_O g) / s[q]. g is the direction of the target, and s[q] is the scale of the final
             norm. These are the rows of `attribute(…, by="source", position="all")`.
         answers: The target of `"contribution"`, as in `attribute`. By default the model's two top predictions at each

@@ -221,7 +221,6 @@ _COMPARING = ("duplicate", "induction")
 
 
 def _nothing_to_score(view: CacheView, score: Score, prompt: int | None) -> ResidscopeError:
-    """The error that says why there is no score."""
     if score in _COMPARING:
         which = "any prompt" if prompt is None and view.batch > 1 else f"prompt {prompt or 0}"
         return ResidscopeError(
@@ -249,7 +248,7 @@ def _by_prompt(
 ) -> Float[Tensor, "prompt layer head"]:
     """The scores of the prompts in `spans`.
 
-    If patterns are small, the scores of `every` prompt that has one are computed at once and memoised.
+    If patterns are small, the scores of all prompts in `every` are computed at once and memoised.
     """
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
         with suppress(ResidscopeError, NoKeyError):  # another prompt is unreadable, or `tokens=` has no key
@@ -356,8 +355,8 @@ def _first(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 def _entropy(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
     """The entropy of the attention to real tokens, in bits.
 
-    A destination may also attend to padding, or to a learned sink, which is not a source. So its attention to real
-    tokens is divided by its sum. A destination that attends to no real token is left out.
+    A destination may also attend to padding, or to a learned sink, which is not a source. So the attention
+    to real tokens is divided by its sum. A destination that attends to no real token is left out.
     """
     later = working(_later(pattern, rows))
     whole = later.sum(-1, keepdim=True)

@@ -225,7 +225,7 @@ class WeightedAttention:
         strips: Iterator[Sequence[int]],
         columns: range,
     ) -> Iterator[Tensor]:
-        """The mean over prompts of the maps of a few of these heads, strip by strip."""
+        """The maps of a few of these heads, averaged over prompts, strip by strip."""
         real, own = self._real, [heads[i] for i in few]
         for rows in strips:
             maps = count = None
@@ -249,7 +249,7 @@ class WeightedAttention:
 
     @property
     def leaves_out_padding(self) -> bool:
-        """Whether cells of the mean leave out prompts. A row of them then does not have the sum of the mean."""
+        """Whether some cells of the mean leave out prompts. A row's sum is then not the mean of the prompts' sums."""
         return self._real is not None
 
     def _row_mean(
