@@ -116,7 +116,7 @@ def ablate_many(
     Returns:
         A `ManyAblation`, which is an `Ablation` of all prompts, or with `keep="summary"` an `AblationSummary`. Both
         have `.mean(effect)`, `.std(effect)` and `.sem(effect)` (the standard error of the mean), and are on the CPU.
-        A prompt in which the positions are padding has no effect (NaN). It is left out, and a note says so.
+        A prompt in which all `positions` are padding has no effect (NaN). Means leave it out, and a note says so.
 
     Raises:
         ResidscopeError: If nothing can be measured in an item: the message names the item. If the call differs from the

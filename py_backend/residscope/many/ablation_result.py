@@ -54,7 +54,7 @@ class EffectSpread:
 
     @property
     def most(self) -> int:
-        """The number of prompts in the mean of a component: the largest number among all components."""
+        """The largest number of prompts in the mean of any component."""
         return int(self.spread.count[:, EFFECTS.index("total")].max())
 
     def _of(self, values: Tensor, effect: Effect) -> Tensor:

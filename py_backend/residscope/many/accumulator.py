@@ -67,7 +67,7 @@ class ResultLayout:
 
     @property
     def length(self) -> int:
-        """The number of positions. 1 if the values are for one position of each prompt. 3 for effects of `ablate`."""
+        """The number of positions or sources. 1 for one position of each prompt. 3, the effects, for `ablate`."""
         return len(self.components) if self.by == "source" else next(iter(self.sizes), 1)
 
     def check(self, other: ResultLayout) -> None:
@@ -129,7 +129,7 @@ class Spread:
     """The mean and the spread over prompts, in float64.
 
     Attributes:
-        count: The number of prompts in the mean of each row. Effects that are NaN are left out of it.
+        count: The number of prompts in the mean of each row. Prompts whose effect is NaN do not count.
         mean: The mean of each row. NaN if it is over no prompt.
         squares: The sum of the squared differences from the mean.
 
@@ -182,7 +182,7 @@ class Accumulator:
     """The results of the items that are done, by item number.
 
     Attributes:
-        question: The options of the call as text, so that results of different calls are never combined.
+        question: The options of the call as text. Results with different options are never combined.
         keeps_values: Whether the rows of each prompt are kept. If not, only their mean and spread are kept.
         layout: The common layout of the results. None if there is no result yet.
         skipped: The numbers of items that were left out, and the reasons.

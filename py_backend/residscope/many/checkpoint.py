@@ -146,7 +146,7 @@ def check_question(saved: dict[str, str], question: dict[str, str], what: str) -
     Args:
         saved: The options of the saved results.
         question: The options of the present call.
-        what: The place of the saved results, as the beginning of a sentence.
+        what: The file or result that is continued, as the beginning of a sentence.
 
     Raises:
         ResidscopeError: If another function made the results, or an option differs. The message names the functions, or

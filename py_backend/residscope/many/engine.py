@@ -231,7 +231,7 @@ class _Run:
     def save_on_error(self, error: BaseException) -> None:
         """Attach the results to the exception as `.partial`, and save them, if there are any.
 
-        If they cannot be saved, this exception is still the one that is raised, with a note.
+        If saving fails, a note on the exception says so.
         """
         union = self.resumed if self.own is self.resumed else self.resumed.joined([self.own])
         count, path = len(union.results), self.checkpoint.path

@@ -97,7 +97,7 @@ _COMPARED = 256
 
 
 def tokenizer_fingerprint(cache: object, model: object, answers: object) -> tuple[tuple[str, str], ...]:
-    """Return what decides how the tokenizer pads prompts and splits words into tokens, as names and values.
+    """Return names and values: special tokens, padding side, and hashes of the vocabulary and of the answers' tokens.
 
     Args:
         cache: The cache of an item.

@@ -40,10 +40,7 @@ class Processes:
         return 0 if self.accelerator is None else int(self.accelerator.process_index)
 
     def own(self, path: Path | None) -> Path | None:
-        """Return the file in which this process saves, next to `path`. A single process uses `path` itself.
-
-        None if `path` is None.
-        """
+        """Return the file in which this process saves, next to `path`. A single process uses `path` itself."""
         if path is None or self.count == 1:
             return path
         return path.with_name(f"{path.stem}.process-{self.rank}-of-{self.count}{path.suffix}")
@@ -51,8 +48,8 @@ class Processes:
     def together(self, work: Callable[[], T]) -> list[T]:
         """Call `work` in each process, and return all results. If one process fails, all of them raise.
 
-        An interrupt counts as a failure: without its message, the other processes would wait for this one. The message
-        arrives when they are done, too. A second interrupt ends this process at once.
+        An interrupt counts as a failure. The other processes would otherwise wait for this one. They learn of it when
+        their own work is done. A second interrupt ends this process at once.
 
         Raises:
             ResidscopeError: If `work` failed in another process. The message names that process and its error.

@@ -19,7 +19,6 @@ from residscope.terms import Answers, By, Heads, ModelLike, NormConvention
 
 Resume = str | PathLike[str] | ManyAttribution | AttributionSummary | None
 _NEVER_SKIPPED = ("by", "heads", "layers", "norm", "resume")
-"""The codes of errors in the options. They are the same for every item, so `on_error="skip"` does not apply to them."""
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack

@@ -129,11 +129,9 @@ _WARNINGS: dict[str, WarningKind] = {
     OTHER_MODEL: "weights-changed",
     TRAINING: "training-mode",
 }
-"""The notes that are warnings."""
 
 
 def _warnings(notes: Sequence[str]) -> list[WarningKind]:
-    """Which warnings are among the notes."""
     return list(dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS))
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Saes = Mapping[str, Any]
-"""The SAEs that are known for a cache, by name, each as it would be given as `sae=`."""
+"""The SAEs that are known for a cache, by name, each in a form that `sae=` accepts."""
 
 _NO_FEATURES = ("error", "b_dec", "skip", "attn_bias")
 """The rows that come before the features, in this order."""
@@ -179,7 +179,7 @@ def _is_of_sae(row: Component, dictionary: Dictionary) -> bool:
 
 
 def _sum_of_site(layers: Attribution, result: Attribution) -> Float[Tensor, " batch"]:
-    """The sum of the rows of the decomposition by layer that the SAE's rows replace."""
+    """The sum of those rows by layer that the SAE's rows replace."""
     kept = set(result.components)
     return layers.values[[i for i, row in enumerate(layers.components) if row not in kept]].sum(0)
 

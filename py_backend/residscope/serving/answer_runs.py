@@ -89,7 +89,7 @@ class RunRequests:
         self._cache, self.measuring = cache, Measuring()
 
     def effects(self, ask: MeasureEffects, *, gives_turns: bool) -> tuple[EffectsReply, Buffers]:
-        """Answer with the effects that are known so far. Take a turn (see `turns`), unless the view gives turns."""
+        """Answer with the effects that are known so far. Take a turn (see `turns`) unless `gives_turns` is set."""
         if ask.replaced_by == "other":
             if ask.against is None:
                 raise ResidscopeError("against", _NO_OTHER)
@@ -144,7 +144,7 @@ class RunRequests:
         return msgspec.structs.replace(ask, target=target, position=place)
 
     def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
-        """Answer whether there is a run without these heads. Take a turn, unless the view gives turns."""
+        """Answer whether there is a run without these heads. Take a turn unless `gives_turns` is set."""
         key = self._key_without(ask.against, ask.padding)
         if not ask.against.without:  # the view needs no such run any more
             self.measuring.drop("without")

@@ -95,7 +95,7 @@ def found_by(context: RequestContext, by: Segmented, prompt: int) -> Segments:
 
 
 def labels(found: Iterable[Segment]) -> list[SegmentLabel]:
-    """Return the segments as the wire has them."""
+    """Return the segments for a message."""
     return [SegmentLabel(segment.name, segment.start, segment.end, segment.named) for segment in found]
 
 

@@ -110,8 +110,8 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
 
 
 _ONE_TARGET = (
-    "Contributions at every destination are to one token: the one that follows the selected destination. What a head "
-    "adds to each position's own next token is in the tokens above, and in the position map."
+    "At every destination, this map shows contributions to the same token: the one that follows the selected "
+    "destination. The position map and the tokens above show what a head adds to each position's own next token."
 )
 
 

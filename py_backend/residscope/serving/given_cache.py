@@ -82,7 +82,7 @@ class GivenCache:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make what a subclass needs besides. Called once, at the end of `__init__`."""
+        """For subclasses: set further attributes. Called once, at the end of `__init__`."""
 
     def view(self, counted: Padding = "found") -> CacheView:
         """Return a new view of the cache, which may have changed since the last request."""
@@ -97,7 +97,7 @@ class GivenCache:
 
     @contextmanager
     def unchanging(self) -> Generator[None, None, None]:
-        """Inside, the cache counts as unchanged, and all uses share one view. For the making of a panel."""
+        """Within this block, the cache counts as unchanged, and all uses share one view. Used to make a panel."""
         self._views = {}
         try:
             yield
@@ -111,8 +111,8 @@ class GivenCache:
     def default_target(self) -> Target:
         """The model's two top predictions for each prompt at its last real token.
 
-        The target is empty if there are no logits, and no end of the stream to compute them from. Attention can still
-        be shown.
+        Without logits and without a final stream to compute them from, the target is empty. Attention can still be
+        shown.
         """
         view = self.view()
         try:

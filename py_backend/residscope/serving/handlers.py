@@ -182,7 +182,7 @@ class Handlers(GivenCache):
 
     # --- one method per request --------------------------------------------------------------------------------------
     def _default(self, view: CacheView) -> Target:
-        """The logits that the inline panel of this cache asks about. Without such a panel, the two top predictions."""
+        """The target of this cache's inline panel, if it is about logits. Otherwise the two top predictions."""
         found = self._panel()
         if found is None or found[1].inner is not None or found[1].through:
             return top_two(view, self._logits(view))
@@ -241,5 +241,5 @@ class Handlers(GivenCache):
 
 
 def _checked(answers: object, targets: Targets) -> Target:
-    """Resolve answers. The second call checks the result as if a view had sent it, which is stricter."""
+    """Resolve answers, and check the result as strictly as a target that a view sends."""
     return targets.resolve(targets.resolve(answers))

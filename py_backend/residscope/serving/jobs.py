@@ -183,8 +183,8 @@ class JobQueue:
             return _result(jobs[0], "The panel was closed before this was done.")
         finally:
             self.cancel(id)
-            # An interrupt's traceback keeps this list in a reference cycle, so the list must not keep a job. Otherwise
-            # the garbage collector would free the job's thread. Python code runs then, in which an interrupt is lost.
+            # An interrupt's traceback keeps this list in a reference cycle. With a job in the list, the garbage
+            # collector would free the job's thread. An interrupt at that moment is lost.
             while jobs:
                 jobs.pop().end()
 
@@ -201,8 +201,8 @@ class JobQueue:
             work: Computes the result.
 
         Raises:
-            ResidscopeError: If another request has a job with this id (which continues), if too many jobs are running,
-                if this job was cancelled, or if the work raised this error.
+            ResidscopeError: If another request has a job with this id (that job continues), if too many jobs are
+                running, if this job was cancelled, or if the work raised this error.
         """
         job = self._job(id, question, work)
         try:

@@ -32,7 +32,7 @@ class KnownSaes:
         return self.given | others
 
     def listed(self, view: CacheView) -> list[KnownSae]:
-        """Return the names of the SAEs, of the activations that they reconstruct, and the SAEs' states."""
+        """Return for each SAE its name, the activation that it reconstructs, and its state."""
         # A cell may be training an SAE. So SAEs are compared only between cells. Otherwise the views would send their
         # requests again after each training step.
         is_compared = not is_cell_on_other_thread()

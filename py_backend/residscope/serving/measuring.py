@@ -111,19 +111,16 @@ class SteppedRun(Generic[R]):
         return self.state == "failed" and self._is_told
 
     def needs(self, cache: object) -> None:
-        """Release what is needed between two turns when this cache is deleted.
-
-        The steps hold its tensors, and the next turn may never come.
-        """
+        """When this cache is deleted, release the steps. They hold its tensors, and the next turn may never come."""
         try:
             self._caches.append(weakref.ref(cache, partial(_forget_steps, weakref.ref(self))))
         except TypeError:  # a plain dictionary allows no weak references
             _UNTRACKED.add(self)
 
     def forget_steps(self) -> None:
-        """Release what is needed between two turns, such as tensors. The next turn continues from the result so far.
+        """Release the steps and the tensors that they hold. The next turn continues from the result so far.
 
-        If another thread calls this during a turn, everything is released at the end of the turn.
+        If another thread calls this during a turn, they are released at the end of the turn.
         """
         self._forgets = True
         if not self._is_running:
@@ -186,7 +183,7 @@ def _forget_steps(run: weakref.ref[SteppedRun[Any]], _gone: object) -> None:
 
 
 def pause_untracked() -> None:
-    """Release what runs need between two turns, for caches that the user may have deleted without notice."""
+    """Release the steps of runs whose caches the user may have deleted without notice."""
     for run in list(_UNTRACKED):
         run.forget_steps()
 
@@ -208,7 +205,7 @@ class _Listener:
 
 
 class Measuring:
-    """The runs for one cache. When a run begins, the other runs release what they need between two turns."""
+    """The runs for one cache. When a run begins, the other runs release their steps (`forget_steps`)."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[Hashable, SteppedRun[Any]] = OrderedDict()
@@ -223,7 +220,7 @@ class Measuring:
             return run
 
     def begin(self, key: Hashable, run: SteppedRun[Any]) -> SteppedRun[Any]:
-        """Keep a new run. Release what the other runs need between two turns."""
+        """Keep a new run, and release the steps of the others."""
         with self._lock:
             for other in self._runs.values():
                 other.forget_steps()
@@ -247,7 +244,7 @@ class Measuring:
             self._runs.clear()
 
     def pause(self) -> None:
-        """Release what runs need between two turns."""
+        """Release the steps of all runs."""
         with self._lock:
             for run in self._runs.values():
                 run.forget_steps()

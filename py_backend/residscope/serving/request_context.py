@@ -146,7 +146,7 @@ class RequestContext:
         """Return attention in one weighting.
 
         Raises:
-            ResidscopeError: For contributions, if the target cannot be resolved, or each position has its own.
+            ResidscopeError: For contributions, if the target cannot be resolved, or differs between positions.
         """
         if weighting == "contribution" and target.next_token is not None:
             raise ResidscopeError("next-token", NO_OWN_MAP)

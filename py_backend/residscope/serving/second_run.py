@@ -112,8 +112,9 @@ def check_by_index(first: Targets, second: Targets, against: Against) -> None:
     """
     if against.align is None:
         return
+    given = second.view.check_prompt(against.prompt)
     for prompt in range(first.view.batch):
-        other = 0 if second.view.batch == 1 else prompt if against.prompt is None else against.prompt
+        other = 0 if second.view.batch == 1 else prompt if given is None else given
         run, _ = Run(first).only(prompt, Target([]))
         beside, _ = Run(second).only(other, Target([]))
         pairs = (alignment_of(run, beside, against.align).pairs or [[]])[0]

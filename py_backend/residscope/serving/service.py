@@ -61,7 +61,7 @@ class Service(Handlers):
         self._size: tuple[str | None, int] = (None, 0)
 
     def _open(self, counted: Padding) -> CacheView:
-        """A view of the cache, with what change tracking found at the last comparison."""
+        """A view of the cache, with the tracked changes as of the last comparison."""
         held = self.hold.get()
         view = CacheView(held.cache, held.model, self.tokens, self._tracked, self.attention_mask)
         view.padding_is_real = counted == "none"

@@ -88,7 +88,7 @@ class CacheReference:
 def _weak(value: object) -> Callable[[], object]:
     """A function that returns the value, or `_DELETED` after the value was deleted.
 
-    It does not keep the value alive, unless the value allows no weak reference and is not a mapping.
+    It keeps the value alive only if no weak references are possible, as for a list of numbers.
     """
     if value is None:
         return lambda: None
@@ -98,7 +98,7 @@ def _weak(value: object) -> Callable[[], object]:
         if isinstance(value, Mapping):  # a plain dictionary allows no weak references, but its tensors do
             tensors = {name: _weak(tensor) for name, tensor in dict[str, object](value).items()}
             return partial(_all_or_deleted, tensors)
-        return lambda: value  # such as a list of numbers, which is small
+        return lambda: value  # such values are small
     return lambda: _DELETED if (found := reference()) is None else found
 
 

@@ -177,7 +177,6 @@ def known(id: str) -> TrackedCache | None:
 
 
 def _begin(cache: object) -> TrackedCache:
-    """Begin to track a cache."""
     tracked, key = TrackedCache(), id(cache)
     try:
         tracked._cache = weakref.ref(cache, partial(_drop, _tracked, CACHES, key, tracked.id))  # pyright: ignore[reportPrivateUsage]

@@ -85,7 +85,7 @@ class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
     """Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
 
     A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
-    (`notes` give the reason), or a value is infinite. Its cells are then 0.
+    (`notes` give the reason), or a value is infinite. The head's cells are then 0.
     """
 
     layer: int

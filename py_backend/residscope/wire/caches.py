@@ -14,7 +14,7 @@ class Describe(Request, frozen=True, tag="describe"):
 
 
 class LensFacts(msgspec.Struct, frozen=True):
-    """The maps of the stream to its end that the user gave: their name, and what they compute (`h + A h + b`)."""
+    """The lens that the user gave: its name, and its formula (`h + A h + b`)."""
 
     name: str
     formula: str

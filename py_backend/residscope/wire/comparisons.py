@@ -145,7 +145,7 @@ class PairingReply(Reply, frozen=True, tag="pairing"):
         how: `index`: by index. `padding`: by their place in the prompt without its padding. `token`: by the tokens that
             both prompts have. `none`: not at all, because the lengths differ and no alignment was chosen.
         pairs: None if the positions are matched by index, or not at all, or differently in different prompts.
-        first_length: How many tokens the (first) compared prompt has in the first run, without padding.
+        first_length: The number of real tokens of the compared prompt (the first one) in the first run.
         second_length: The same in the second run.
         different: How many pairs have different tokens.
         has_tokens: Whether the tokens of both runs are known.

@@ -18,7 +18,7 @@ from residscope.terms import (
 from residscope.wire.message import HeadNames, Listed, Reply, Request
 
 WarningKind = Literal["attended-to-padding", "weights-changed", "training-mode"]
-"""A reason to doubt all numbers of a run. Its sentence is one of the notes, and views show a word of it at once."""
+"""A reason to doubt all numbers of a run. Its sentence is one of the notes. Views show it at once in a few words."""
 
 
 class Attribute(Request, frozen=True, tag="attribute"):
@@ -49,8 +49,8 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
-    does not give the measured value. `inner` describes a target inside the model. `warnings` are those of the `notes`
-    that concern every number of this run.
+    does not give the measured value. `inner` describes a target inside the model. `warnings` are the kinds of those
+    `notes` that concern every number of this run.
     """
 
     by: By

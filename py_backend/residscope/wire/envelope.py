@@ -116,7 +116,7 @@ def float16(tensor: Tensor) -> bytes:
 
 
 def scaled(tensor: Tensor) -> tuple[float, bytes]:
-    """Return a tensor's largest finite absolute value, and the tensor divided by it, as float16 buffer.
+    """Return a tensor's largest finite absolute value, and the tensor divided by it, as a buffer of float16.
 
     The scale is 1 if all finite values are 0. NaN and infinity stay what they are.
     """

@@ -50,7 +50,7 @@ class TokenLensReply(Reply, frozen=True, tag="token-lens"):
 class ReadNextTokens(Request, frozen=True, tag="next-tokens"):
     """The token that follows each position: how likely it was, and what each layer and head adds to its logit.
 
-    The target has each position's own next token. The buffers of the reply are float32. Buffer 0 is [position], the
+    The target must have a `next_token`. The buffers of the reply are float32. Buffer 0 is [position], the
     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
     the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some

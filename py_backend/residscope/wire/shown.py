@@ -41,10 +41,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Feeds(msgspec.Struct, frozen=True):
-    """A colouring of the head map: what each earlier head adds to an input of one head that reads one source.
+    """A colouring of the head map: what each earlier head adds to the query, key or value of one head, for one source.
 
-    `by` is this input. What all components add to the head's query or key sums to its attention score. What they add to
-    its value sums to its source contribution.
+    Over all components, the values for query or key sum to the attention score, those for value to the source
+    contribution.
     """
 
     layer: Number
@@ -61,8 +61,8 @@ class Shown(msgspec.Struct, frozen=True):
     """Everything that is selected in a view. It determines the view's pictures.
 
     Attributes:
-        trail: The targets that were chosen one after another. The present step is `trail[step]`, with the target
-            `target`. Empty if there is only one target.
+        trail: The targets that were chosen one after another. `target` is the target of the present step,
+            `trail[step]`. Empty if there is only one target.
         step: The index of the present step in the trail.
         why: How the tab "why" decomposes an attention score: into two sides, or into pairs of components.
         feeds: Colours the head map by what feeds a head. None: no such colouring.

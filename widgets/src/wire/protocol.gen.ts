@@ -428,7 +428,7 @@ export interface ReadTokenLens {
 /**
  * The token that follows each position: how likely it was, and what each layer and head adds to its logit.
  *
- *     The target has each position's own next token. The buffers of the reply are float32. Buffer 0 is [position], the
+ *     The target must have a `next_token`. The buffers of the reply are float32. Buffer 0 is [position], the
  *     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
  *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
  *     the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some
@@ -656,8 +656,8 @@ export interface WriteCode {
  * Everything that is selected in a view. It determines the view's pictures.
  *
  *     Attributes:
- *         trail: The targets that were chosen one after another. The present step is `trail[step]`, with the target
- *             `target`. Empty if there is only one target.
+ *         trail: The targets that were chosen one after another. `target` is the target of the present step,
+ *             `trail[step]`. Empty if there is only one target.
  *         step: The index of the present step in the trail.
  *         why: How the tab "why" decomposes an attention score: into two sides, or into pairs of components.
  *         feeds: Colours the head map by what feeds a head. None: no such colouring.
@@ -714,10 +714,10 @@ export interface Step {
   position?: number | "last";
 }
 /**
- * A colouring of the head map: what each earlier head adds to an input of one head that reads one source.
+ * A colouring of the head map: what each earlier head adds to the query, key or value of one head, for one source.
  *
- *     `by` is this input. What all components add to the head's query or key sums to its attention score. What they add to
- *     its value sums to its source contribution.
+ *     Over all components, the values for query or key sum to the attention score, those for value to the source
+ *     contribution.
  */
 export interface Feeds {
   layer: number;
@@ -894,7 +894,7 @@ export interface ComponentTable {
   index: (number | null)[];
 }
 /**
- * The maps of the stream to its end that the user gave: their name, and what they compute (`h + A h + b`).
+ * The lens that the user gave: its name, and its formula (`h + A h + b`).
  */
 export interface LensFacts {
   name: string;
@@ -941,8 +941,8 @@ export interface TokenLabel {
  *     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
  *     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
  *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
- *     does not give the measured value. `inner` describes a target inside the model. `warnings` are those of the `notes`
- *     that concern every number of this run.
+ *     does not give the measured value. `inner` describes a target inside the model. `warnings` are the kinds of those
+ *     `notes` that concern every number of this run.
  */
 export interface AttributionReply {
   kind: "attribute";
@@ -1101,7 +1101,7 @@ export interface LensCell {
  *         how: `index`: by index. `padding`: by their place in the prompt without its padding. `token`: by the tokens that
  *             both prompts have. `none`: not at all, because the lengths differ and no alignment was chosen.
  *         pairs: None if the positions are matched by index, or not at all, or differently in different prompts.
- *         first_length: How many tokens the (first) compared prompt has in the first run, without padding.
+ *         first_length: The number of real tokens of the compared prompt (the first one) in the first run.
  *         second_length: The same in the second run.
  *         different: How many pairs have different tokens.
  *         has_tokens: Whether the tokens of both runs are known.
@@ -1157,7 +1157,7 @@ export interface WithoutReply {
  * Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
  *
  *     A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
- *     (`notes` give the reason), or a value is infinite. Its cells are then 0.
+ *     (`notes` give the reason), or a value is infinite. The head's cells are then 0.
  */
 export interface ThumbnailsReply {
   kind: "thumbnails";
@@ -1551,4 +1551,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "c353fc1a600f";
+export const WIRE = "b819951fcaeb";
