@@ -48,6 +48,10 @@ def activations_for(view: CacheView, by: By) -> list[str]:
             return [] if view.points() else every("hook_resid_post")
 
 
+AT_ALL_SOURCES: tuple[By, ...] = ("layer", "head", "accumulated")
+"""Decompositions whose rows can be read at all sources at once: not neurons, features and sources."""
+
+
 def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
     """Return the plan of a decomposition. `wanted` are the layers whose neurons are requested."""
     match by:

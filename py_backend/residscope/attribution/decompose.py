@@ -278,7 +278,7 @@ def joined(structure: Structure, others: Sequence[Structure]) -> Structure:
 def _mean_key(score: HeadScore, query: Query) -> Part:
     """Decompose a score on the key side that is compared with the mean. Its rows are read at all sources."""
     target, by = query.target, query.by
-    if target.through or by not in _AT_ALL_SOURCES or query.norm != "frozen":
+    if target.through or by not in components.AT_ALL_SOURCES or query.norm != "frozen":
         what = f'`by="{by}"`' if query.norm == "frozen" else f'`norm="{query.norm}"`'
         what = "the contribution of another head to it" if target.through else what
         raise ResidscopeError(
@@ -343,10 +343,6 @@ def _mean_key(score: HeadScore, query: Query) -> Part:
         return read(other).values[..., 0]
 
     return Part(result, readout.functional, readout.functional.divisor, structure, by_functional, score, by_score)
-
-
-_AT_ALL_SOURCES: tuple[By, ...] = ("layer", "head", "accumulated")
-"""Decompositions whose rows can be read at all sources at once: not neurons, features and sources."""
 
 
 def _rows(
