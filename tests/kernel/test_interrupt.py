@@ -46,6 +46,7 @@ HEADS = {"kind": "attribute", "by": "head", "target": TARGET}
 def started():
     manager, client = start_new_kernel(kernel_name="python3")
     run(client, SETUP + SLOW + "import signal\npanel = residscope.inspect(my_cache, 5)\n")
+    assert replied(client, client.execute("0 / 0"))["status"] == "error"  # IPython's first traceback takes long
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
