@@ -10,6 +10,7 @@ import random
 import threading
 import weakref
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from transformers import AutoModelForCausalLM
 
 import residscope
 from residscope import ResidscopeError
+from residscope.cache import attention_maps, input_maps, output_maps, unembedding
+from residscope.cache.view import CacheView
 from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
@@ -451,6 +454,55 @@ def test_weights_that_accelerate_offloads_are_read():
     for name, figure in FIGURES.items():
         torch.testing.assert_close(*map(figure, caches), atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
     assert {str(p.device) for p in model.blocks[1].parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("offloaded", [True, False])
+def test_the_weights_of_a_hooked_transformer_are_read_from_accelerate_or_refused(offloaded):
+    """A stand-in for a `HookedTransformer`, whose weights belong to its sublayers, not to layers inside them."""
+    bridge = tiny.boot("gpt2")
+    cache, generator = bridge.run_with_cache(TOKENS)[1], torch.Generator().manual_seed(0)
+
+    def module(**shapes):
+        made = nn.Module()
+        for name, shape in shapes.items():
+            setattr(made, name, nn.Parameter(torch.randn(shape, generator=generator)))
+        return made
+
+    block, unembed = nn.Module(), module(W_U=(24, 64), b_U=(64,))
+    block.attn = module(**dict.fromkeys(("W_K", "W_V"), (4, 24, 6)), b_K=(4, 6), b_V=(4, 6), W_O=(4, 6, 24), b_O=(24,))
+    block.mlp = module(W_in=(24, 40), b_in=(40,), W_out=(40, 24), b_out=(24,))
+    model = SimpleNamespace(cfg=bridge.cfg, blocks=[block] * 3, unembed=unembed, ln_final=None, tokenizer=None)
+    reads = {
+        "W_O": lambda view: [output_maps.out_weight(view, 0), output_maps.out_bias(view, 0, "attn")],
+        "W_out": lambda view: [output_maps.neuron_weight(view, 0), output_maps.out_bias(view, 0, "mlp")],
+        "W_V": lambda view: input_maps.value_map(view, 0, 6),
+        "W_K": lambda view: vars(attention_maps.head_map(view, 0, "k", 1, 4, 6)).values(),
+        "W_U": lambda view: unembedding.unembedding(view),
+    }
+
+    def read(name):
+        return [tensor.clone() for tensor in reads[name](CacheView(dict(cache.items()), model))]
+
+    neuron = input_maps.neuron_map(CacheView(dict(cache.items()), model), 0, 3, "pre")
+    expected = {name: read(name) for name in reads}
+    for owner in (block.attn, block.mlp, unembed):
+        kept = {name: parameter.data for name, parameter in owner.named_parameters()}
+        owner.to("meta")
+        if offloaded:
+            owner._hf_hook = SimpleNamespace(weights_map=kept)
+    view = CacheView(dict(cache.items()), model)
+    if offloaded:
+        for name in reads:
+            assert all(map(torch.equal, read(name), expected[name]))
+        assert torch.equal(input_maps.neuron_map(view, 0, 3, "pre").weight, neuron.weight)
+        assert input_maps.neuron_map(view, 0, 3, "pre").bias == neuron.bias
+        return
+    for name in ("W_V", "W_K", "W_U"):
+        with pytest.raises(ResidscopeError, match=rf"`{name}` is on the `meta` device"):
+            read(name)
+    assert output_maps.out_weight(view, 0) is None
+    assert "`W_O` is on the `meta` device" in output_maps.why_unread(view, 0, "attn")
+    assert "`W_out` is on the `meta` device" in output_maps.why_unread(view, 0, "mlp")
 
 
 def test_the_weight_of_a_parametrised_layer_is_its_present_value():

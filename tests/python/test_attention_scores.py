@@ -96,6 +96,14 @@ def test_sums_of_pairs_are_the_rows_of_each_side(versus):
     assert "score" in str(found.to_plotly(0, k=4).to_dict()["layout"]["title"])
 
 
+@pytest.mark.parametrize("by", ["layer", "head", "accumulated"])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_first_position_reads_only_itself_so_nothing_makes_it_differ_from_its_mean(family, side, by):
+    found = residscope.attribute(tiny.run(tiny.boot(family))[2], targets.attention("2.1", 0, 0, "mean", side), by=by)
+    assert not any(part.any() for part in (found.values, found.constant, found.measured))
+
+
 def test_the_demo_models_strongest_head_reads_the_repeated_name_by_these_components(ioi):
     facts = HeadScore(CacheView(ioi.cache), AttentionScore(23, 3, 14, 10)).facts(0)
     assert (facts.destination, facts.source, facts.versus) == (14, 10, 0)

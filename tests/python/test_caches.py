@@ -11,6 +11,7 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
+from residscope.cache.finite import check_finite
 from residscope.cache.view import CacheView
 from residscope.session.cache_summary import common_facts
 from tests.support import tiny
@@ -121,6 +122,26 @@ def test_a_stream_that_is_not_finite_is_refused_although_every_row_is_finite(by)
     held["blocks.2.hook_resid_post"][1, -1, 3] = float("inf")
     with pytest.raises(ResidscopeError, match=r"infinity: `blocks\.2\.hook_resid_post` \(prompt 1, position 6\)"):
         residscope.attribute(ActivationCache(held, model), ANSWERS, by=by)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "place", "said"),
+    [
+        ("llama", "attn.hook_pattern", (0, 3, 6, 2), "prompt 0, head 3, destination 6, source 2"),
+        ("llama", "attn.hook_attn_scores", (2, 3, 6, 2), "prompt 2, head 3, destination 6, source 2"),
+        ("llama", "attn.hook_z", (2, 3, 1, 5), "prompt 2, position 3"),
+        ("qwen3_next", "attn.q_norm.hook_in", (1, 3, 5, 0), "prompt 1, head 3, position 5"),
+        ("gpt_oss", "mlp.router.hook_in", (12, 3), "prompt 1, position 5"),
+        ("llama", "attn.hook_cos", (0, 3, 1), r"index \[0, 3, 1\]"),
+    ],
+)
+def test_the_place_of_a_value_that_is_not_finite_is_named_by_its_axes(family, name, place, said):
+    model = tiny.boot(family)
+    held = dict(tiny.run(model)[2].items())
+    held[f"blocks.1.{name}"] = held[f"blocks.1.{name}"].clone()
+    held[f"blocks.1.{name}"][place] = float("nan")
+    with pytest.raises(ResidscopeError, match=rf"`blocks\.1\.{name}` \({said}\)"):
+        check_finite(CacheView(held, model), torch.tensor(float("nan")))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

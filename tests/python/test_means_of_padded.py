@@ -270,6 +270,38 @@ def test_next_tokens(padded):
         same(ran(code, cache=padded.cache), true)
 
 
+@pytest.mark.parametrize("keep", ["values", "summary"])
+def test_many_caches_and_next_tokens(padded, keep, tmp_path):
+    """The last token of each prompt, which nothing follows, is left out of means, also in a resumed call."""
+    options = {"by": "layer", "position": "all", "keep": keep, "progress": False, "resume": tmp_path / "saved.npz"}
+    items = [(padded.cache, targets.next_token(), {"attention_mask": padded.mask})] * 2
+    residscope.attribute_many(items[:1], **options)
+    found = residscope.attribute_many(items, **options)
+    each = [residscope.attribute(cache, targets.next_token(), by="layer", position="all") for cache in padded.alone]
+    true = mean_of(padded, [one.values[:, 0, :-1] for one in each], 1)
+    same(found.mean(), true)
+    every = residscope.attribute(padded.cache, targets.next_token(), by="layer", position="all").values
+    for place in range(WIDTH):
+        known = every[:, ~every[0, :, place].isnan(), place].double().repeat(1, 2)
+        same(found.std()[:, place], known.std(1) if known.shape[1] else known.new_full((len(every),), math.nan))
+    if keep == "summary":
+        same(found.average.measured[0], mean_of(padded, [one.measured[0, :-1] for one in each], 1))
+    assert not any("Means over prompts include them" in note for note in found.notes)
+
+
+def test_segments_and_next_tokens(padded):
+    """The second segment of prompt 1 is only its last token: it has a value in the other prompts."""
+    found = residscope.attribute(padded.cache, targets.next_token(), by="layer", position="all")
+    each = [
+        residscope.segments(padded.cache, prompt, [("first", at, at + 2), ("rest", at + 2, at + len(PROMPTS[prompt]))])
+        for prompt, at in enumerate(padded.offsets)
+    ]
+    alone = [residscope.attribute(cache, targets.next_token(), by="layer", position="all") for cache in padded.alone]
+    rest = (alone[0].values[:, 0, 2:-1].double().sum(1) + alone[2].values[:, 0, 2:-1].double().sum(1)) / 2
+    top = {label: value for label, segment, value in found.by_segment(each).top(99) if segment == "rest"}
+    same(torch.tensor([top[label] for label in found.labels]), rest)
+
+
 @pytest.mark.parametrize("answers", [PAIRS, targets.next_token()], ids=["pairs", "next"])
 def test_the_token_lens(padded, answers):
     every = answers if isinstance(answers, list) else [answers] * 3

@@ -96,6 +96,17 @@ def test_the_strongest_rows_of_all_positions_leave_out_those_without_a_next_toke
     assert found.top(1, prompt=1)[-1] == (found.labels[int(means.argmin())], pytest.approx(means.min(), abs=1e-6))
 
 
+@pytest.mark.parametrize("by", ["layer", "head", "source"])
+def test_a_value_that_is_not_finite_is_named_by_its_prompt_and_position(by):
+    _, _, cache = cached("llama")
+    name = "blocks.1.attn.hook_z" if by != "layer" else "blocks.1.hook_mlp_out"
+    held = dict(cache.items()) | {name: cache[name].clone()}
+    held[name][1, 4] = torch.nan
+    options = {"heads": ["1.1"]} if by == "source" else {}
+    with pytest.raises(ResidscopeError, match=r"holds NaN or infinity: `blocks.1.* \(prompt 1, position 4\)"):
+        residscope.attribute(held, targets.next_token(), by=by, position="all", model=cache.model, **options)
+
+
 ASKS = {
     "next token": lambda cache, tokens: residscope.attribute(
         cache, targets.next_token(), position="all", tokens=tokens

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import residscope
 from residscope import ResidscopeError
+from residscope.attribution import model_value
+from residscope.attribution import targets as targets_module
 from tests.support import tiny
 
 
@@ -344,3 +347,41 @@ def test_answers_in_an_ambiguous_form_are_refused_in_a_sentence(answers, words):
         residscope.attribute(two_prompts()[0], answers())
     for word in words:
         assert word in str(error.value)
+
+
+class Sizes(TorchDispatchMode):
+    """Notes how many values the largest tensor has that an operation makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and not func.is_view:
+            self.largest = max(self.largest, found.numel())
+        return found
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("shared", [True, False])
+def test_many_tokens_are_summed_in_parts(shared, given, monkeypatch):
+    """Expected: the direction and the value by hand in float64. Memory does not grow as prompts × tokens × d_model."""
+    model = tiny.boot("bloom")
+    _, logits, cache = tiny.run(model)
+    held = {name: tensor for name, tensor in cache.items() if "unembed" not in name}
+    answers = [({*range(3 + prompt, 50)}, {*range(50, 60)}) for prompt in range(3)]
+    answers = answers[0] if shared else answers
+    signs = torch.zeros(3, tiny.VOCAB, dtype=torch.float64)
+    for prompt, (answer, other) in enumerate([answers] * 3 if shared else answers):
+        signs[prompt, list(answer)], signs[prompt, list(other)] = 1 / len(answer), -1 / len(other)
+    options = {"by": "layer", "model": model, "logits": logits if given else None}
+    once = residscope.attribute(held, answers, **options)
+    for module in (model_value, targets_module):
+        monkeypatch.setattr(module, "COLUMN_VALUES", 600)
+    with Sizes() as sizes:
+        parts = residscope.attribute(held, answers, **options)
+    direction = (signs @ model.W_U.detach().double().T).float()
+    by_hand = residscope.attribute(held, direction, by="layer", model=model)
+    for found in (once, parts):
+        torch.testing.assert_close(found.values, by_hand.values, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(found.measured.double(), (logits[:, -1] * signs).sum(-1), atol=1e-5, rtol=1e-4)
+    assert sizes.largest < (3 * 57 * 24) // 2

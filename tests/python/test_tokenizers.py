@@ -290,3 +290,16 @@ def test_a_word_with_its_space_is_found_even_if_names_have_no_space_mark(kind, t
     vocabulary = Vocabulary(model)
     bare = [vocabulary.token(made.encode(word)[0]) for word in ("Mary", "John")]
     assert [found and found.text for found in vocabulary.perhaps_spaced(bare)] == [" Mary", " John"]
+
+
+def test_tokens_of_the_tokenizer_that_the_model_does_not_have_are_no_answers(tmp_path):
+    """The tokenizer has more tokens than W_U. The word with a space is one of those that are left out."""
+    names = ["<unk>", "Mary", *(f"w{i}" for i in range(2, tiny.VOCAB)), " Mary", "Ma"]
+    made = Tokenizer(models.WordLevel({name: id for id, name in enumerate(names)}, unk_token="<unk>"))
+    model, logits, cache = run_with(wrapped(made, tmp_path, unk_token="<unk>"))
+    vocabulary = Vocabulary(model)
+    assert vocabulary.token_of_text(" Mary") is None
+    assert measured(cache, "Mary") == pytest.approx(float(logits[1]), abs=1e-5)
+    assert vocabulary.perhaps_spaced([vocabulary.token(1)]) == [None]
+    with pytest.raises(ResidscopeError, match="Token id 64 is outside the vocabulary"):
+        residscope.attribute(cache, " Mary")

@@ -155,7 +155,7 @@ def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], F
     """The functional at each source, divided by the norm's scale, as two factors: matrix @ vector.
 
     All sources share the matrix, and each source has its own vector. Sources after the last source with a weight other
-    than 0 are left out.
+    than 0 are left out. At position 0 every weight is 0, because the head reads only the source: one source is kept.
     """
     reader, weight = score.scores.reader, _weight(score)
     apart = score.keys.pull_apart(score.query_alone)
@@ -164,7 +164,7 @@ def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], F
     else:
         weights, units = (apart[0] @ weight.T)[..., None], (apart[1] * score.weights)[..., None]
     units = units / reader.scale(score.key_positions)[..., None] if reader.norm.divides else units
-    count = int((score.weights != 0).any(0).nonzero().max()) + 1
+    count = max([1, *(score.weights != 0).any(0).nonzero().flatten().add(1).tolist()])
     return weights, units[:, :count]
 
 

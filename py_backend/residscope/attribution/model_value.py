@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from einops import rearrange
 
 from residscope.attribution.readout import Readout
-from residscope.attribution.targets import Targets
+from residscope.attribution.targets import COLUMN_VALUES, Targets
 from residscope.cache.cells import place_of
 from residscope.cache.norms import odd_final_norm
 from residscope.cache.unembedding import READ_BY_UNEMBEDDING, final_vectors, unembedding, unembedding_of_stream
@@ -130,24 +130,29 @@ def model_value(readout: Readout, targets: Targets, target: Target, logits: Tens
             source = _FROM_UNEMBEDDING if own else _FROM_STREAM
         return Measured(dots(vectors, readout.directions) + readout.offset[:, None], zero, source, own)
 
+    given = None
+    if logits is not None:
+        given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
+        if not bool(given.isfinite().all()):
+            raise ResidscopeError("not-finite", "`logits=` has NaN or infinity for the answers' tokens.")
+        if output.cap <= 0:
+            return Measured(targets.mixed(target, given).to(zero), zero, _GIVEN, own=True)
     values, source, own = written(targets, target, positions)
     value = None if values is None else targets.mixed(target, output(values)).to(zero)
     # Σ α · cap · tanh(x / cap) is not linear in the stream. The rows explain Σ α · x, and `cap_change` is the rest.
     cap_change = zero
     if value is not None and values is not None and output.cap > 0:
         cap_change = value - targets.mixed(target, values * output.scale).to(zero)
-    if logits is not None:
-        given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
-        if not bool(given.isfinite().all()):
-            raise ResidscopeError("not-finite", "`logits=` has NaN or infinity for the answers' tokens.")
-        before = None
-        if values is None and output.cap > 0:
-            before = BeforeCap.of(given, output.cap, step_of(logits.dtype), targets.weights(target)[1])
-            cap_change = (targets.mixed(target, given) - targets.mixed(target, before.logits)).to(zero)
-        return Measured(targets.mixed(target, given).to(zero), cap_change, "the given logits", own=True, before=before)
-    return Measured(value, cap_change, source, own)
+    if logits is None or given is None:
+        return Measured(value, cap_change, source, own)
+    before = None
+    if values is None:
+        before = BeforeCap.of(given, output.cap, step_of(logits.dtype), targets.weights(target)[1])
+        cap_change = (targets.mixed(target, given) - targets.mixed(target, before.logits)).to(zero)
+    return Measured(targets.mixed(target, given).to(zero), cap_change, _GIVEN, own=True, before=before)
 
 
+_GIVEN = "the given logits"
 _FROM_UNEMBEDDING = f"what the unembedding read ({READ_BY_UNEMBEDDING})"
 _FROM_STREAM = "the final stream, with the final norm and the unembedding"
 _NOTHING = "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`"
@@ -157,6 +162,8 @@ def written(
     targets: Targets, target: Target, positions: Int[Tensor, " batch"] | None
 ) -> tuple[Float[Tensor, "batch pos token"] | None, str, bool]:
     """Return the unembedding's output for the target's tokens, the place where it was read, and `Measured.own`."""
+    import torch
+
     view = targets.view
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
@@ -166,9 +173,15 @@ def written(
     if vectors is None:
         return None, _NOTHING, False
     W_U, b_U = unembedding(view)
-    ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
-    columns = rearrange(W_U[:, ids].to(vectors), "d_model batch token -> batch d_model token")
-    values = vectors @ columns
+    ids = targets.weights(target)[0].to(W_U.device)
+    if len(ids) == 1:
+        values = vectors @ W_U[:, ids[0]].to(vectors)
+    else:
+        step = max(1, COLUMN_VALUES // (ids.shape[1] * len(W_U)))
+        values = torch.cat([
+            rows @ rearrange(W_U[:, some].to(vectors), "d_model batch token -> batch d_model token")
+            for rows, some in zip(vectors.split(step), ids.split(step), strict=True)
+        ])  # fmt: skip
     if b_U is not None:
         values = values + b_U[ids][:, None].to(vectors)
     if view.has(READ_BY_UNEMBEDDING):

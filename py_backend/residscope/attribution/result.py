@@ -114,7 +114,10 @@ class Attribution:
         return f"https://www.neuronpedia.org/{self.neuronpedia}/{int(number)}" if self.neuronpedia else None
 
     def mean(self) -> Float[Tensor, "component ..."]:
-        """Return the mean of each row over prompts. At a position, prompts in which it is padding are left out."""
+        """Return the mean of each row over prompts.
+
+        At a position, prompts in which it is padding or has no value (`targets.next_token()`) are left out.
+        """
         return of_prompt(self, self.values, None)
 
     def std(self) -> Float[Tensor, "component ..."]:
@@ -266,6 +269,13 @@ def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor
 
 def _left_out(result: Attribution, axes: int) -> Bool[Tensor, ...] | None:
     """Which values are left out of a mean over prompts, for the last axes of the result. None: none of them."""
+    padded, empty = _padded(result, axes), result.constant.isnan()
+    if not bool(empty.any()):  # nothing is empty, unless each position has its own next token
+        return padded
+    return empty if padded is None else padded | empty.to(padded.device)
+
+
+def _padded(result: Attribution, axes: int) -> Bool[Tensor, ...] | None:
     padding = result.padding
     if padding is None or len(padding) == 1 or not bool(padding.any()):
         return None

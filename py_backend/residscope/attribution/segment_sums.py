@@ -77,13 +77,13 @@ class SegmentAttribution:
         return self.heads if axis == "head" else self.labels
 
     def top(self, k: int = 3) -> list[tuple[str, ...]]:
-        """Return the k cells farthest from 0 in the mean over prompts.
+        """Return the k cells farthest from 0 in the mean over the prompts in which the cell has a value.
 
         Returns:
             A tuple for each cell: its label along each axis except `batch`, then its value. The cell farthest from 0 is
             first.
         """
-        mean = self.values.mean(self.axes.index("batch"))
+        mean = self.values.nanmean(self.axes.index("batch"))
         others = [axis for axis in self.axes if axis != "batch"]
         flat = mean.flatten()
         found: list[tuple[Any, ...]] = []
@@ -190,10 +190,8 @@ def rolled_up(
     longest = max(len(segment) for each in given for segment in each) if added else 1
     notes = [*rows.notes, *dict.fromkeys(note for each in given for note in each.notes if note not in rows.notes)]
     if padding is not None and bool((padding.abs() > rows.tolerance).any()):
-        notes.append(
-            f"Heads also read padding: {float(padding.abs().max()):.2g} of a head's contribution is in no segment (see "
-            "`.padding`)."
-        )
+        most = float(padding.abs().nan_to_num(0.0).max())
+        notes.append(f"Heads also read padding: {most:.2g} of a head's contribution is in no segment (see `.padding`).")
     missing = sum(int(part["missing"]) for part in parts)
     if missing:
         many = "1 position has" if missing == 1 else f"{missing} positions have"

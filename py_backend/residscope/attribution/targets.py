@@ -8,8 +8,9 @@ contrasts and directions at the end of the stream into u and β, so that target 
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, cast, get_args
 from uuid import uuid4
 
@@ -82,6 +83,9 @@ __all__ = [
 
 TARGET_CELLS = 4_000_000
 """The limit for a target that a view sends: number of prompts × largest number of tokens in one prompt."""
+
+COLUMN_VALUES = 1 << 24
+"""At most this many values of the unembedding's columns for a target's tokens are in memory at once."""
 
 NO_TARGET = (
     "No target is chosen, and the model's own predictions are not known, because the cache holds neither logits nor "
@@ -241,7 +245,12 @@ class Targets:
         W_U, b_U = unembedding_of_stream(self.view)
         ids, alpha = self.weights(target)
         ids, alpha = ids.to(W_U.device), alpha.to(W_U.device)
-        u = (working(W_U.T[ids]) * alpha[..., None]).sum(1)  # [prompt, token, d_model] → [prompt, d_model]
+        width = max(1, COLUMN_VALUES // (len(ids) * len(W_U)))
+        parts = (
+            (working(W_U.T[some]) * weights[..., None]).sum(1)  # [prompt, token, d_model] → [prompt, d_model]
+            for some, weights in zip(ids.split(width, 1), alpha.split(width, 1), strict=True)
+        )
+        u = reduce(operator.add, parts)
         beta = u.new_zeros(u.shape[0]) if b_U is None else (b_U[ids] * alpha).sum(-1)
         like, scale = self.view.like, self.output.scale
         u, beta = ((value if scale == 1 else value * scale) for value in (u.to(like), beta.to(like)))

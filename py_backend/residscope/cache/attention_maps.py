@@ -10,7 +10,7 @@ from einops import rearrange
 
 from residscope.cache.linear_maps import kept_map
 from residscope.cache.view import CacheView
-from residscope.cache.weights import is_plain, stored_values, tensor_of
+from residscope.cache.weights import is_plain, parameter, stored_values, tensor_of
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
     for prefix in ("_", ""):  # with grouped queries, a `HookedTransformer` stores one weight per group in `_W_K`
         weight, bias = (_attribute(attention, f"{prefix}{kind}_{letter}") for kind in ("W", "b"))
         if weight is not None and weight.ndim == 3 and weight.shape[0] == count and weight.shape[-1] == width:
-            weight = stored_values(module if module is not None else attention, f"W_{letter}", weight)
+            owner = module if module is not None else attention
+            weight = stored_values(owner, f"{prefix}W_{letter}", weight)
+            bias = None if bias is None else stored_values(owner, f"{prefix}b_{letter}", bias)
             return HeadMap(weight[index], None if bias is None else bias.reshape(count, -1)[index])
     linear: Any = getattr(module, "original_component", module)
     own = tensor_of(getattr(linear, "weight", None))
@@ -67,7 +69,7 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
         raise _unread(view, layer, side)
     own = stored_values(module, "weight", own)
     matrix = own.T if "Conv1D" in type(linear).__name__ else own
-    return _cut(matrix, tensor_of(getattr(linear, "bias", None)), index, count, width, view, layer, side)
+    return _cut(matrix, parameter(linear, None, "bias"), index, count, width, view, layer, side)
 
 
 def _attribute(owner: object, name: str) -> Tensor | None:

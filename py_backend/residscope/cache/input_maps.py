@@ -11,7 +11,7 @@ from residscope.cache.linear_maps import LinearMap, kept_map
 from residscope.cache.norms import Norm
 from residscope.cache.output_maps import neuron_weight, why_unread
 from residscope.cache.view import CacheView
-from residscope.cache.weights import is_plain, stored_values, tensor_of, wrapped
+from residscope.cache.weights import is_plain, parameter, stored_values, tensor_of, wrapped
 from residscope.errors import ResidscopeError
 from residscope.terms import NeuronPart
 
@@ -99,9 +99,9 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
         matrix, bias = found.matrix, found.bias
     else:
         matrix, bias = _attribute(attention, "W_V"), _attribute(attention, "b_V")
-        for name, tensor in (("W_V", matrix), ("b_V", bias)):
-            if tensor is not None:
-                stored_values(module if module is not None else attention, name, tensor)
+        owner = module if module is not None else attention
+        matrix = None if matrix is None else stored_values(owner, "W_V", matrix)
+        bias = None if bias is None else stored_values(owner, "b_V", bias)
     if matrix is not None and matrix.ndim == 2 and matrix.shape[1] % width == 0:
         matrix = rearrange(matrix, "d_model (group d_head) -> group d_model d_head", d_head=width)
     bias = None if bias is None else bias.reshape(-1, width)
@@ -154,8 +154,7 @@ def _whole_map(view: CacheView, layer: int, which: str, module: object) -> Linea
     linear = wrapped(module)
     if not plain or not hasattr(linear, "out_features"):
         return kept_map(view, ("input map", layer, which), module)
-    bias = tensor_of(getattr(linear, "bias", None))
-    return LinearMap(stored_values(module, "weight", linear.weight).T, bias, made=False)
+    return LinearMap(stored_values(module, "weight", linear.weight).T, parameter(linear, None, "bias"), made=False)
 
 
 def _attribute(owner: object, name: str) -> Tensor | None:
@@ -188,10 +187,11 @@ def neuron_map(view: CacheView, layer: int, index: int, part: NeuronPart) -> Neu
         matrix, bias = found.matrix, found.bias
     else:
         matrix, bias = _attribute(mlp, f"W_{side}"), _attribute(mlp, f"b_{side}")
-        if matrix is not None:
-            matrix = stored_values(module if module is not None else mlp, "weight", matrix)
         if module is None and gated:  # a `HookedTransformer` adds the bias of a gated MLP after the product
             bias = None
+        owner = module if module is not None else mlp
+        matrix = None if matrix is None else stored_values(owner, f"W_{side}", matrix)
+        bias = None if bias is None else stored_values(owner, f"b_{side}", bias)
     if matrix is None or tuple(matrix.shape) != (int(view.cfg.d_model), count):
         raise ResidscopeError(
             "no-neurons", f"What the neurons of layer {layer} read is not one linear map of the MLP's input."

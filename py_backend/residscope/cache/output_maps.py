@@ -9,7 +9,7 @@ from einops import rearrange
 
 from residscope.cache.linear_maps import LinearMap, call_conditions, linear_map_of, why_not_linear
 from residscope.cache.view import CacheView
-from residscope.cache.weights import is_plain, stored_values, tensor_of
+from residscope.cache.weights import is_plain, parameter, stored_values, tensor_of
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 
@@ -100,13 +100,11 @@ def _read(
                     return _OutputMap()
                 matrix = rearrange(matrix, "(head d_head) d_model -> head d_head d_model", head=heads)
             return _OutputMap(matrix, found.bias, None, found.rounding, found.size)
-        name = {"attn": "b_O", "mlp": "b_out"}[part]
-        bias = tensor_of(getattr(sublayer, name, None))
-        matrix = _out_weight(sublayer, shape) if part == "attn" else _neuron_weight(sublayer)
-        for tensor in (matrix, bias):
-            if tensor is not None:
-                stored_values(sublayer, {"attn": "W_O", "mlp": "W_out"}[part], tensor)
-        return _OutputMap(matrix, bias)
+        end = {"attn": "O", "mlp": "out"}[part]
+        own = _out_weight(sublayer, shape) if part == "attn" else _neuron_weight(sublayer)
+        matrix = None if own is None else stored_values(sublayer, f"W_{end}", own)
+        loaded = 0 if matrix is None or own is None or not own.is_meta else matrix.nbytes
+        return _OutputMap(matrix, parameter(sublayer, None, f"b_{end}"), nbytes=loaded)
     except ResidscopeError as error:
         if error.code != "weights":
             raise

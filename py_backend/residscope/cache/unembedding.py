@@ -155,7 +155,9 @@ def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Floa
     if not plain:
         found = kept_map(view, ("unembedding",), module, int(view.cfg.d_model))
         return found.matrix, None if found.bias is None else working(found.bias)
-    return view.facts.once(("unembedding",), lambda: _unembedding(view))
+    own = weight_of(view.model, "unembed", "W_U")
+    loaded = own is not None and own.is_meta  # read from accelerate
+    return view.facts.once(("unembedding",), lambda: _unembedding(view), lambda kept: kept[0].nbytes * loaded)
 
 
 def _inner(module: object) -> object:
@@ -168,8 +170,8 @@ def _unembedding(view: CacheView) -> tuple[Tensor, Tensor | None]:
     W_U = weight_of(model, "unembed", "W_U")
     if W_U is None:
         raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope does not know its unembedding.")
-    stored_values(getattr(model, "unembed", None), "W_U", W_U)
-    return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U")
+    values = stored_values(getattr(model, "unembed", None), "W_U", W_U)
+    return values, parameter(getattr(model, "unembed", None), working(values[:0]), "b_U")
 
 
 def vocabulary_size(model: object) -> int:

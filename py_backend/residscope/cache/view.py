@@ -442,19 +442,6 @@ class CacheView:
         gaps = [kind for kind in kinds if not all(self.has(f"blocks.{layer}.{kind}") for layer in every)]
         return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
 
-    def first_not_finite(self) -> str | None:
-        """Return the first place where the cache holds NaN or infinity, in words. None if there is none."""
-        for name, tensor in self.activations.items():
-            # Attention scores are −inf above the diagonal by design.
-            if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):
-                continue
-            bad = ~tensor.isfinite()
-            if bad.any():
-                where = bad.nonzero()[0].tolist()
-                place = f"prompt {where[0]}, position {where[1]}" if self.has_batch_dim and len(where) > 2 else where
-                return f"`{name}` ({place})"
-        return None
-
 
 class _Checked(NamedTuple):
     """A mask whose shape and values were checked."""

@@ -98,7 +98,8 @@ class Vocabulary:
     def token_of_text(self, text: str) -> Token | None:
         """Return the token whose text is exactly `text`. None if there is none."""
         ids = self._encode_guess(text)
-        if len(ids) == 1 and self.token(ids[0]).text == text:
+        # A tokenizer may have more tokens than the model.
+        if len(ids) == 1 and 0 <= ids[0] < self.size and self.token(ids[0]).text == text:
             return self.token(ids[0])
         # A tokenizer that adds a space to every text may never return the token for text that begins with a space. So
         # the token is also searched by its name.
@@ -187,7 +188,7 @@ class Vocabulary:
         unknown = unknown_token(self.tokenizer)
         ids = [found.get(token.id) for token in tokens]
         return [
-            None if id is None or id == unknown else Token(id, f" {token.text}")
+            None if id is None or id == unknown or id >= self.size else Token(id, f" {token.text}")
             for token, id in zip(tokens, ids, strict=True)
         ]
 

@@ -131,12 +131,16 @@ def _hint(module: object, why: str) -> str:
     return ""
 
 
-def parameter(module: object, like: Tensor, *names: str) -> Tensor | None:
-    """Return the first of these parameters that the module has, with `like`'s device and dtype. None if it has none."""
+def parameter(module: object, like: Tensor | None, *names: str) -> Tensor | None:
+    """Return the first of these parameters that the module has. None if it has none.
+
+    If `like` is given, the result has the device and the dtype of `like`.
+    """
     for name in names:
         found = tensor_of(getattr(module, name, None))
         if found is not None:
-            return stored_values(module, name, found).to(like)
+            values = stored_values(module, name, found)
+            return values if like is None else values.to(like)
     return None
 
 

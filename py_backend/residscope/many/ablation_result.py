@@ -214,7 +214,7 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
     }
     if accumulator.keeps_values:
         values = joined_values(results.values(), "values", layout)
-        spread = EffectSpread(Spread.of(values, 1, without_nan=True), shape, values.dtype)
+        spread = EffectSpread(Spread.of(values, 1), shape, values.dtype)
         unchanged: list[int] = values[..., EFFECTS.index("total")].isnan().all(0).nonzero().flatten().tolist()
         if unchanged:
             common["notes"].append(nothing_replaced(some_prompts(unchanged, count)))

@@ -129,7 +129,8 @@ class Spread:
     """The mean and the spread over prompts, in float64.
 
     Attributes:
-        count: The number of prompts in the mean of each row. Prompts whose effect is NaN do not count.
+        count: The number of prompts in the mean of each row. Values that are NaN are left out of it: effects that
+            were not measured, and positions that no token follows.
         mean: The mean of each row. NaN if it is over no prompt.
         squares: The sum of the squared differences from the mean.
 
@@ -142,17 +143,11 @@ class Spread:
     squares: Float[Tensor, " component"]
 
     @classmethod
-    def of(cls, values: Float[Tensor, "component batch"], axis: int, *, without_nan: bool = False) -> Spread:
-        """Return mean and spread of these values over the axis of prompts.
-
-        Args:
-            values: The values.
-            axis: The axis of prompts.
-            without_nan: Whether NaN is left out: nothing was measured there. If not, a mean with NaN is NaN.
-        """
+    def of(cls, values: Float[Tensor, "component batch"], axis: int) -> Spread:
+        """Return mean and spread of these values over the axis of prompts. NaN, which is no value, is left out."""
         exact = in_float64(values)
-        left_out = exact.isnan() & without_nan
-        mean = exact.nanmean(axis, keepdim=True) if without_nan else exact.mean(axis, keepdim=True)
+        left_out = exact.isnan()
+        mean = exact.nanmean(axis, keepdim=True) if bool(left_out.any()) else exact.mean(axis, keepdim=True)
         squares = (exact - mean).square().masked_fill(left_out, 0).sum(axis)
         return cls((~left_out).sum(axis), mean.squeeze(axis), squares)
 
@@ -224,7 +219,7 @@ class Accumulator:
         self.layout.check(layout)
         spread = self.spread
         if not self.keeps_values and result.values is not None:
-            own = Spread.of(result.values, layout.prompt_axis, without_nan=layout.by == "ablation")
+            own = Spread.of(result.values, layout.prompt_axis)
             spread = own if spread is None else spread.merged(own)
             result = replace(result, values=None)
         # A single assignment: an interrupt comes either before or after it, so no item is added partly.

@@ -134,9 +134,12 @@ def _accumulator(saved: SavedFile) -> Accumulator:
     spread = None
     if "mean" in arrays:
         mean, squares = (torch.from_numpy(arrays[name]) for name in ("mean", "squares"))
-        is_whole = "counts" not in arrays  # an attribution has a value in every prompt
-        counts = torch.full_like(mean, header.count, dtype=torch.int64)
-        spread = Spread(counts if is_whole else torch.from_numpy(arrays["counts"]), mean, squares)
+        if "counts" in arrays:
+            counts = torch.from_numpy(arrays["counts"])
+        else:  # an attribution has a value in every prompt, except at positions that no token follows
+            has_value = ~torch.from_numpy(arrays["constant"]).isnan()
+            counts = has_value.sum(layout.prompt_axis - 1).expand_as(mean).clone()
+        spread = Spread(counts, mean, squares)
     return Accumulator(header.question, "values" in arrays, layout, dict(header.skipped), results, spread)
 
 

@@ -165,7 +165,11 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
     spread = accumulator.spread
     assert spread is not None
     like, axis = columns["measured"], layout.prompt_axis
-    means = {name: column.mean(axis - 1, keepdim=True) for name, column in columns.items()}
+    count = (~columns["constant"].isnan()).sum(axis - 1, keepdim=True)  # NaN: no token follows this position
+    means = {
+        name: column.masked_fill(columns["constant"].isnan(), 0.0).sum(axis - 1, keepdim=True) / count
+        for name, column in columns.items()
+    }
     average = Attribution(spread.mean.to(like).unsqueeze(axis), layout.components, **means, **common)
     return AttributionSummary(
         average,

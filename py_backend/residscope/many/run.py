@@ -142,7 +142,10 @@ def _attribute_item(
         result = attribute_cache(cache, wanted, **options)
     layout = ResultLayout.of(result)
     columns = {name: copied(getattr(result, name)) for name in layout.columns}
-    is_padded = result.padding is not None and bool(result.padding.any())
+    padding = result.padding
+    is_padded = padding is not None and bool(padding.any())
+    if padding is not None and "pos" in result.axes:  # for next tokens, padding has no values: means leave it out
+        is_padded = is_padded and not bool(result.constant.isnan().to(padding.device)[padding].all())
     notes = (*result.notes, _WITH_PADDING) if is_padded else tuple(result.notes)
     facts = ItemFacts(
         result.measured_from, result.own, result.tolerance, notes, model_fingerprint(cache, model),

@@ -209,10 +209,10 @@ def _values(view: CacheView, attention: object) -> Float[Tensor, "head d_model d
         if matrix.shape[1] % groups:
             return None
         return rearrange(matrix, "d_model (head d_head) -> head d_model d_head", head=groups)
+    own = None
     with suppress(Exception):  # TransformerLens raises if a layer has no such weight
-        W_V = tensor_of(getattr(attention, "W_V", None))
-        return None if W_V is None else stored_values(module, "W_V", W_V)
-    return None
+        own = tensor_of(getattr(attention, "W_V", None))
+    return None if own is None else stored_values(attention if module is None else module, "W_V", own)
 
 
 def _circuit(
