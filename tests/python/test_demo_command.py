@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from residscope import demo
-from residscope.demo import cli
+from residscope.base.files import atomic_write
+from residscope.demo import cli, model
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -84,6 +85,16 @@ def test_demo_passes_the_model_folder_to_the_notebook(launched):
     assert launched[0][2]["RESIDSCOPE_DEMO_MODEL"] == str(folder)
 
 
+def test_a_relative_cache_folder_is_the_same_folder_in_the_notebook(launched, monkeypatch):
+    cache = model.cache_folder()
+    monkeypatch.setenv("RESIDSCOPE_CACHE", os.path.relpath(cache))
+    assert cli.main(["demo"]) == 0
+    [(_, folder, environment)] = launched
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RESIDSCOPE_CACHE", environment["RESIDSCOPE_CACHE"])
+    assert model.cache_folder().samefile(cache)
+
+
 def test_demo_keeps_the_users_notebook(launched, tmp_path, capsys):
     for _ in range(2):
         assert cli.main(["demo", "--folder", "mine"]) == 0
@@ -121,6 +132,14 @@ def test_the_temporary_file_is_never_written_through_a_link(planted):
     assert not (folder / "example.ipynb").is_symlink()
     assert (folder / "example.ipynb").read_bytes() == (Path(cli.__file__).parent / "example.ipynb").read_bytes()
     assert list(folder.glob(".*")) == [link]
+
+
+def test_a_file_may_have_the_longest_possible_name(tmp_path):
+    path = tmp_path / ("a" * 255)
+    for text in (b"one", b"two"):
+        with atomic_write(path) as file:
+            file.write(text)
+        assert (list(tmp_path.iterdir()), path.read_bytes()) == ([path], text)
 
 
 def test_a_link_in_place_of_the_notebook_is_kept(planted):

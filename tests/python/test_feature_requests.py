@@ -367,7 +367,17 @@ def test_the_panel_takes_one_or_several_saes_and_shows_one_of_them(run):
         assert (panel.shown.sae, panel.shown.feature) == ("stream", 3)
         with pytest.raises(ResidscopeError, match="not one of the SAEs"):
             panel.sae = made()
+        panel.cache = run[3]
+        assert (panel.sae, panel.feature) == ("stream", 3)
         panel.close()
+    with in_namespace({"found": one}):
+        panel = residscope.inspect(run[3], ANSWERS, show=False)
+        panel.sae = one
+        with in_namespace({}), pytest.raises(ResidscopeError, match=r"so nothing changed.*not one of the SAEs"):
+            panel.cache = run[3]
+        assert panel.sae == "found"
+        panel.close()
+    with in_namespace({}):
         for bad in ("sae", [one, None], {"": one}):
             with pytest.raises(ResidscopeError):
                 residscope.inspect(run[3], ANSWERS, sae=bad, show=False)

@@ -314,6 +314,10 @@ def test_an_invalid_target_is_refused_and_the_old_target_stays(panel, wire):
         ("position", 15, "0 to 14"),
         ("prompt", 8, "0 to 7"),
         ("target", " Josephine", "2 tokens"),
+        ("against", {"prompt": 8}, "0 to 7"),
+        ("against", {"without": ["L99H0"]}, "L99H0"),
+        ("feeds", {"layer": 99, "head": 0, "source": 1, "by": "key"}, "L99H0"),
+        ("feeds", {"layer": 1, "head": 0, "source": 15, "by": "key"}, "0 to 14"),
     ],
 )
 def test_a_trait_refuses_a_wrong_value_and_keeps_the_old_one(panel, trait, value, word):
@@ -414,6 +418,26 @@ def test_large_or_late_replies_are_not_sent_with_the_panel(ioi, monkeypatch):
     panel.close()
 
 
+@pytest.mark.parametrize(("shell", "show", "ready"), [(True, True, [True]), (True, False, []), (False, True, [False])])
+def test_the_first_replies_are_sent_before_the_panel_is_shown(booted, monkeypatch, shell, show, ready):
+    seen = []
+    monkeypatch.setattr("residscope.hosts.inspect.running_shell", lambda: object() if shell else None)
+    monkeypatch.setattr(Panel, "show", lambda panel: seen.append(panel.opening != {}))
+    panel = residscope.inspect(grown(booted("llama")[0], 6), (5, 6), show=show)
+    assert seen == ready
+    panel.close()
+
+
+def test_another_cache_withdraws_the_first_replies(booted):
+    model = booted("llama")[0]
+    panel = residscope.inspect(grown(model, 6), (5, 6), show=False)
+    panel.prepare()
+    assert panel.opening["entries"]
+    panel.cache = grown(model, 7)
+    assert panel.opening == {}
+    panel.close()
+
+
 def test_every_field_of_a_selection_is_a_trait_with_a_description():
     """`Shown` defines the selection. Its fields are traits with the same defaults, apart from the exceptions below."""
     shown = {field.name: field for field in msgspec.structs.fields(Shown)}
@@ -481,6 +505,77 @@ def test_the_last_position_of_a_next_token_target_moves_with_a_growing_cache(boo
     panel.close()
 
 
+FIRST = residscope.targets.attention("L1H1", 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "size", "destination", "position"),
+    [
+        (FIRST, 9, "last", 8),
+        (residscope.targets.attention("L1H1", "last", 2), 9, "last", 8),
+        (FIRST, 5, "last", 4),
+        (residscope.targets.attention("L1H1", 5, 2), 9, 5, 5),
+        (residscope.targets.output("L0H1", of=FIRST, source=2), 9, "last", 8),
+    ],
+)
+def test_a_destination_at_the_end_moves_with_a_growing_cache_as_the_position_does(
+    booted, target, size, destination, position
+):
+    model = booted("llama")[0]
+    panel = residscope.inspect(grown(model, 7), (5, 6), show=False)
+    panel.target = target
+    cache = grown(model, size)
+    panel.cache = cache
+    assert (panel.position, panel.wire_target["inner"]["destination"]) == (position, destination)
+    assert panel.shown.trail[1].target == panel.shown.target
+    assert (panel.get_state("trail")["trail"][0]["position"], panel.step) == ("last", 1)
+    score = residscope.targets.attention("L1H1", position, 2)
+    if panel.shown.target.through:
+        score = residscope.targets.output("L0H1", of=score, source=2)
+    expected = residscope.attribute(cache, score).values
+    assert torch.equal(residscope.attribute(cache, panel.target).values, expected)
+    panel.step = 0
+    assert panel.position == size - 1
+    panel.close()
+
+
+def test_a_destination_at_the_end_moves_with_the_padding():
+    model = tiny.boot("llama")
+    tokens = torch.randint(3, 60, (1, 7))
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens)[1]
+    panel = residscope.inspect(cache, FIRST, attention_mask=[[1] * 5 + [0] * 2], show=False)
+    panel.target = residscope.targets.attention("L1H1", 4, 2)
+    panel.padding = "none"
+    assert (panel.position, panel.wire_target["inner"]["destination"]) == (6, "last")
+    panel.target = residscope.targets.attention("L1H1", 6, 5)
+    panel.padding = "found"  # the source is after the last real token
+    assert (panel.position, panel.wire_target["inner"]["destination"]) == (6, 6)
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("selected", "said"),
+    [
+        ({"against": 1}, "There is no prompt 1"),
+        ({"feeds": {"layer": 1, "head": 0, "source": 6, "by": "key"}}, "`source=6` is outside"),
+        ({"target": residscope.targets.attention("L1H1", 5, 4)}, "`destination=5` is outside"),
+        ({"target": residscope.targets.attention("L1H1", 6, 5)}, "is outside"),
+    ],
+)
+def test_what_is_selected_must_exist_in_the_next_cache(booted, selected, said):
+    model = booted("llama")[0]
+    cache = grown(model, 7, prompts=2)
+    panel = residscope.inspect(cache, (5, 6), show=False)
+    for name, value in selected.items():
+        setattr(panel, name, value)
+    before = panel.get_state()
+    with pytest.raises(ResidscopeError, match=f"so nothing changed.*{said}"):
+        panel.cache = grown(model, 5)
+    assert (panel.cache is cache, panel.get_state()) == (True, before)
+    panel.close()
+
+
 def test_a_new_cache_of_the_same_shape_is_described_again(booted):
     model = booted("llama")[0]
     panel = residscope.inspect(grown(model, 6), (5, 6), show=False)
@@ -500,6 +595,12 @@ def test_without_a_chosen_target_the_new_caches_predictions_are_the_target(boote
     [contrast] = panel.wire_target["contrasts"]
     assert [contrast["answer"][0]["id"], contrast["distractor"][0]["id"]] == top
     assert panel.wire_target["own"] is True
+    panel.target = residscope.targets.attention("L1H1", 3, 2)
+    panel.cache = cache = grown(model, 8, prompts=2)
+    panel.step = 0  # on the trail, too
+    top = cache["unembed.hook_out"][:, -1].topk(2).indices.tolist()
+    contrasts = panel.wire_target["contrasts"]
+    assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in contrasts] == top
     panel.close()
 
 

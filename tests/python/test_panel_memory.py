@@ -90,6 +90,16 @@ def test_a_hidden_panel_works_as_long_as_the_user_has_the_cache(shown):
     assert not let_go(alive, 0.2)
 
 
+@pytest.mark.parametrize("wrong", [{"prompt": 9}, {"segments": [("a", 0, 90)]}], ids=str)
+def test_a_refused_panel_keeps_nothing_alive(wrong):
+    _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")), 1)
+    with pytest.raises(ResidscopeError):
+        residscope.inspect(cache, (5, 6), show=False, **wrong)
+    alive = weakref.ref(cache)
+    del cache
+    assert let_go(alive) is True
+
+
 @pytest.mark.parametrize("given", ["model", "logits", "plain"])
 def test_arguments_given_with_a_cache_are_released_when_the_panel_no_longer_keeps_it(given):
     model = copy.deepcopy(tiny.boot("llama"))

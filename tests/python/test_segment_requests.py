@@ -15,6 +15,7 @@ import torch
 
 import residscope
 from residscope import ResidscopeError
+from residscope.cache.segments import Segment, Segments
 from residscope.hosts.inspect import inspect
 from residscope.serving import answer_segments
 from residscope.serving.service import Service
@@ -229,7 +230,10 @@ def test_the_panel_takes_rules_ranges_and_segments(chat):
         (3, "is not known"),
         ([("a", 0)], "not a triple"),
         ([("a", 0, "b")], "unknown form"),
-        ([], "unknown form"),
+        ([], "has 0 named segments"),
+        (Segments((), 0, 8), "has 0 named segments"),
+        (Segments((Segment("<bos>", 0, 8, named=False),), 0, 8), "has 0 named segments"),
+        (Segments(tuple(Segment("a", at, at + 1) for at in range(1_001)), 0, 1_001), "has 1,001 named.* 1 to 1,000"),
         ([("a", 0, 90)], "outside the prompt"),
         ([("a", 0, 4), ("b", 3, 6)], "overlap"),
         ("tag", "No tags were found"),

@@ -20,7 +20,8 @@ def atomic_write(path: Path) -> Generator[IO[bytes]]:
     Raises:
         OSError: If the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    # Not made from the name of `path`, which may have all 255 bytes that a name can have.
+    temporary = path.with_name(f".residscope-{secrets.token_hex(8)}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(temporary, flags, 0o666)

@@ -14,7 +14,7 @@ from residscope import __version__
 from residscope.base.files import atomic_write
 from residscope.demo.errors import DemoError
 from residscope.demo.ioi import load, local_folder
-from residscope.demo.model import demo_model_folder
+from residscope.demo.model import cache_folder, demo_model_folder
 
 NOTEBOOK = "example.ipynb"
 OTHER_NOTEBOOKS = ("your-model.ipynb", "arena.ipynb")
@@ -107,6 +107,8 @@ def _demo(args: argparse.Namespace, lab_arguments: list[str]) -> int:
         _place_notebook(folder, other)
     print(f"Other notebooks in this folder: {' and '.join(OTHER_NOTEBOOKS)}.")
     environment = dict(os.environ)
+    if environment.get("RESIDSCOPE_CACHE"):  # JupyterLab starts in another folder, where a relative path would differ
+        environment["RESIDSCOPE_CACHE"] = str(cache_folder())
     if name is not None:
         environment["RESIDSCOPE_DEMO_MODEL"] = model
     # The notebook is the default URL, not a file argument. So the URL that JupyterLab prints also opens the notebook.

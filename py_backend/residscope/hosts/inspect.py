@@ -69,11 +69,18 @@ def inspect(
     service = Service(cache, name or name_of(cache), **given)
     transport = "plain" if lens is None else "transported"
     with service.unchanging():
-        panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)
-        if segments is not None:
-            panel.segments = segments
-        if show and running_shell() is not None:
-            panel.prepare()
+        panel = None
+        try:
+            panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)
+            if segments is not None:
+                panel.segments = segments
+            if show and running_shell() is not None:
+                panel.prepare()
+        except BaseException:  # a wrong argument, or an interrupt: nothing may keep the cache
+            if panel is not None:
+                panel.close()
+            service.release()
+            raise
         if show:
             panel.show()
     return panel

@@ -29,7 +29,7 @@ from residscope.serving.dispatcher import listed
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.service import Service
 from residscope.session.discovery import leads_to
-from residscope.terms import Against, CacheLike, MaskLike, Segmented, is_chosen
+from residscope.terms import Against, CacheLike, MaskLike, Segmented
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     AnyReply,
@@ -158,9 +158,9 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         """Show another cache, for example after the model has generated one more token.
 
         The selection stays: target, heads, prompt, tab, and the range of colours if `hold` is on. If the last position
-        was selected, the last position of the new cache is selected. Another position stays if the new cache has it. If
-        no target was chosen, the target becomes the two top predictions in the new cache. If the new cache cannot be
-        shown, nothing changes.
+        was selected, the last position of the new cache is selected; so is the destination of an attention score, also
+        on the trail. Another position stays if the new cache has it. If no target was chosen, the target becomes the
+        two top predictions in the new cache. If the new cache cannot be shown, nothing changes.
 
         Args:
             cache: The new `ActivationCache`.
@@ -172,25 +172,21 @@ class Panel(TargetTrail, anywidget.AnyWidget):
             ResidscopeError: If the cache cannot be read, or what is selected does not exist in it.
         """
         service = self._service.succeeding(cache, logits, tokens, attention_mask)
+        before = self._trait_values["facts"]
         try:
-            self._check_selection(service)
+            moved = self._moved(self._ends(before), service)
+            self._check_selection(service, moved)
         except ResidscopeError as error:
             service.release()
             raise ResidscopeError(
                 error.code, f"The panel cannot show this cache with what is selected, so nothing changed. {error}"
             ) from error
-        before = self._trait_values["facts"]
-        at = self._selected_position
-        is_last = at == "last" or self._ends(before) == {at} or at >= service.view().n_pos - self._after_end
         former, self._service = self._service, service
         self._variable = _variable_of(service)
         self._views.replace(service)
         former.release()
         with self.hold_sync(), self._following():
-            if is_last:
-                self.position = "last"
-            if self._resolved.own or not is_chosen(self._resolved):
-                self.target = None
+            self._take(moved)
             service.choose(self._resolved)
         # A view sends its requests again when the description changes. If the new description equals the former one, an
         # empty one is sent first.
@@ -221,10 +217,8 @@ class Panel(TargetTrail, anywidget.AnyWidget):
             elif facts != before:
                 with self.hold_sync():
                     self.set_trait("facts", facts)
-                    was_last = self.position == "last" or {self.position} == self._ends(before)
-                    if facts["last"] != before["last"] and was_last and self.padding == "found":
-                        with self._following():
-                            self.position = "last"
+                    if facts["last"] != before["last"] and self.padding == "found":
+                        self._follow_end(self._ends(before))
 
     @traitlets.observe("against")
     def _on_against(self, _change: object) -> None:
@@ -346,7 +340,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
             self._shown_in = shell.execution_count
 
     def prepare(self) -> None:
-        """Compute and send the replies to the first view's requests, while the page is still creating the view."""
+        """Compute and send the replies to the first view's requests, so that the view need not wait for them."""
         self._views.expect(self._service.ahead(self.shown))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ import msgspec
 from residscope.base.legible import shown
 from residscope.cache.segments import Segments
 from residscope.errors import ResidscopeError
-from residscope.terms import MOST_OF_NAME, SegmentBy, Segmented, SegmentRange
+from residscope.terms import MOST_OF_NAME, MOST_RANGES, SegmentBy, Segmented, SegmentRange
 
 _FORM = (
     '`segments` takes None, "sentence", "line", "turn", "tag", ranges such as `[("question", 0, 12)]`, or what '
@@ -34,6 +34,10 @@ def as_segmented(given: Any) -> Segmented | None:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ResidscopeError("segments", f"`segments={shown(repr(given))}` is not known: {_FORM}")
     entries = [entry if isinstance(entry, dict | SegmentRange) else _triple(entry) for entry in list[Any](given)]
+    if not 0 < len(entries) <= MOST_RANGES:
+        raise ResidscopeError(
+            "segments", f"`segments` has {len(entries):,} named segments, but a panel shows 1 to {MOST_RANGES:,}."
+        )
     try:
         return msgspec.convert(msgspec.to_builtins(entries), Segmented)
     except (msgspec.ValidationError, TypeError) as error:

@@ -17,8 +17,8 @@ from residscope.attribution.targets import Targets, as_answers
 from residscope.base.legible import shown
 from residscope.cache import positions
 from residscope.errors import ResidscopeError
-from residscope.hosts.destination import at_destination
-from residscope.hosts.selection_checks import CheckedSelection
+from residscope.hosts.destination import at_destination, at_new_end
+from residscope.hosts.selection_checks import CheckedSelection, Checks, Moved, in_every_cache
 from residscope.hosts.traits import ReadableTarget
 from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
@@ -42,12 +42,52 @@ class TargetTrail(CheckedSelection):
         self._former: Step | None = None  # the target and the position before the present target was set
         super().__init__(**state)
 
-    def _check_selection(self, service: Service) -> None:
-        super()._check_selection(service)
+    def _checks(self, service: Service, moved: Moved) -> Checks:
         targets = service.targets()
-        for target in [self._resolved, *(step.target for step in self._steps)]:
+
+        def check(target: Target) -> None:
             if is_chosen(target) and not target.own:
                 targets.resolve(target)
+
+        return super()._checks(service, moved) | {
+            "target": lambda: check(moved.present.target),
+            "trail": lambda: [check(step.target) for step in moved.trail],
+            "position": in_every_cache,  # a position that the cache does not have was replaced by the last one
+            "step": in_every_cache,
+        }
+
+    # --- another last position ---------------------------------------------------------------------------------------
+    def _moved(self, ends: set[int], service: Service) -> Moved:
+        """Return the target, its position and the trail, after another position has become the last one.
+
+        Args:
+            ends: The former last position of each prompt.
+            service: The service of the present cache, or of another one. Another cache has its own default target.
+        """
+        view = service.view(self.padding)
+        is_other = service is not self._service
+
+        def moved(step: Step) -> Step:
+            chosen = is_chosen(step.target) and not step.target.own
+            target = step.target if chosen or not is_other else service.default_target()
+            return at_new_end(msgspec.structs.replace(step, target=target), ends, view)
+
+        present, *trail = map(moved, [Step(self._resolved, self._selected_position), *self._steps])
+        return Moved(present, trail if all(is_chosen(step.target) for step in trail) else [])
+
+    def _take(self, moved: Moved) -> None:
+        """Show the present target of `moved` at its position, and its trail."""
+        with self.hold_sync(), self._following():
+            if moved.present.target != self._resolved:
+                self.target = moved.present.target if is_chosen(moved.present.target) else None
+            self.position = moved.present.position
+            if moved.trail != self._steps:
+                self.trail = moved.trail
+                self.send_state("trail")  # traitlets compares only the readable form, which has no positions
+
+    def _follow_end(self, ends: set[int]) -> None:
+        """Move everything that was at the former last positions `ends` to the present one."""
+        self._take(self._moved(ends, self._service))
 
     # --- the position ------------------------------------------------------------------------------------------------
     def whole_position(self, position: Any) -> int | Literal["last"]:
@@ -82,21 +122,12 @@ class TargetTrail(CheckedSelection):
 
     @traitlets.observe("padding")
     def _count_padding(self, change: traitlets.Bunch) -> None:
-        """If the last position was selected, select the new last position."""
-        ends = set(last_places(self._service.view(change.old), self._resolved))
-        if self.position == "last" or ends == {self.position}:
-            with self._following():
-                self.position = "last"
-
-    @property
-    def _after_end(self) -> int:
-        """How many positions at the end cannot be selected: 1 for a next-token target, as no token follows the last."""
-        return 0 if self._resolved.next_token is None else 1
+        """Move what is at the last position to the new last position."""
+        self._follow_end(set(positions.last(self._service.view(change.old))))
 
     def _ends(self, facts: dict[str, Any]) -> set[int]:
-        """The last positions that could be selected in a cache with this description."""
-        last = facts["last"] if self.padding == "found" else [facts["positions"] - 1]
-        return {max(at - self._after_end, 0) for at in last}
+        """The last position of each prompt of a cache with this description."""
+        return set(facts["last"] if self.padding == "found" else [facts["positions"] - 1])
 
     # --- the target --------------------------------------------------------------------------------------------------
     def readable_target(self, answers: object) -> Any:

@@ -177,11 +177,25 @@ def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
             )
 
 
-def selectable() -> dict[str, traitlets.TraitType[Any, Any]]:
-    """A trait for each field of `Shown` that Python and the views share."""
+def _fields() -> tuple[inspect.Field, ...]:
     shown = inspect.type_info(Shown)
     assert isinstance(shown, inspect.StructType)
-    return {field.name: _trait(field).tag(sync=True) for field in shown.fields if field.name not in _NOT_SHARED}
+    return shown.fields
+
+
+def _may_be_missing(field: inspect.Field) -> bool:
+    kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
+    return not all(isinstance(kind, inspect.LiteralType | inspect.NoneType) for kind in kinds)
+
+
+NOT_IN_EVERY_CACHE = [field.name for field in _fields() if _may_be_missing(field)]
+"""All that can be selected, except choices from a fixed list. A panel checks each of them before it shows another cache
+(`CheckedSelection._checks`)."""
+
+
+def selectable() -> dict[str, traitlets.TraitType[Any, Any]]:
+    """A trait for each field of `Shown` that Python and the views share."""
+    return {field.name: _trait(field).tag(sync=True) for field in _fields() if field.name not in _NOT_SHARED}
 
 
 if TYPE_CHECKING:
