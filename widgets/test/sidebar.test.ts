@@ -106,6 +106,23 @@ it.each([
   expect(link.asked.at(-1)?.cache).toEqual(now[0]?.ref);
 });
 
+it.each([
+  ["before the default target of the next one is known", (link: FakeLink) => (link.isSilent = true)],
+  ["if the next one is gone at once", (link: FakeLink) => (link.caches = [])],
+])("asks the cache on screen %s", async (_, hinder) => {
+  const { link, show, act, panel } = open();
+  await show();
+  link.cell(changed(ROW, { id: "c2" }));
+  await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
+  hinder(link);
+  act()?.click();
+  await new Promise((done) => setTimeout(done, 20));
+  expect(about(link.asked, "target").at(-1)?.cache?.id).toBe("c2");
+  all(panel() as HTMLElement, '[role="gridcell"]')[1]?.click();
+  await vi.waitFor(() => expect(about(link.asked, "attention").map(({ cache }) => cache?.id)).toContain("c1"));
+  expect(about(link.asked, "attention").every(({ cache }) => cache?.id === "c1")).toBe(true);
+});
+
 it("shows another name of its cache if the variable is bound to another cache, and requests no values", async () => {
   const { link, show, facts, act, panel } = open();
   await show();
