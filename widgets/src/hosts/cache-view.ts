@@ -90,6 +90,18 @@ export class Inspection {
       const listed = this.caches.listed.value;
       if (this.status.value === "same") untracked(() => (this.store.relisted.value = listed));
     });
+    // When the link was lost, the requests without an answer failed. If the same kernel still has the cache, the views
+    // ask again.
+    let wasLost = false;
+    watch(this.#end.signal, () => {
+      const isLost = this.#client.lost.value;
+      const isSame = this.#row.value !== null && this.status.value === "same";
+      if (isLost) wasLost = true;
+      else if (wasLost && isSame) {
+        wasLost = false;
+        untracked(() => (this.store.answersAgain.value += 1));
+      }
+    });
     let pause: AbortController | null = null;
     watch(this.#end.signal, () => {
       const next = this.#newCache.value;

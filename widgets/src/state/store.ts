@@ -106,6 +106,8 @@ export class Store extends SelectionSignals {
   readonly described = signal(0);
   /** When the kernel last listed its caches. The description, which names the SAEs, is then requested again. */
   readonly relisted = signal(0);
+  /** How often the kernel, with the same cache, has answered again after requests were lost. Views then ask again. */
+  readonly answersAgain = signal(0);
   /** A key of the data that replies are computed from: the cache, its state and description, and the padding. */
   readonly dataKey = computed(() => {
     const ref = this.ref.value;

@@ -121,6 +121,7 @@ export function createCard(
     const head = name.value;
     const key = data.key(head);
     const weighting = store.weighting.value;
+    void store.answersAgain.value;
     untracked(() => {
       const put = (attention: Attention): void => {
         shown.value = { attention, head, key, weighting };
