@@ -12,7 +12,7 @@ import { type Chart, COMPARED } from "../state/runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, isInside, isNext, label, nextWords, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
-import { WARNINGS } from "../state/warnings";
+import { warningWords } from "../state/warnings";
 import { readInPlace } from "../ui/lens-transport";
 import { componentsOf } from "../wire/components";
 import { HEADS, LAYERS, LENS, RANKING } from "./charts";
@@ -187,6 +187,8 @@ export function settingOf(store: Store): Setting {
   const prompts = store.isMean.value ? (facts?.prompts ?? 1) : 1;
   const which =
     prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
+  const compared = comparedIn(store);
+  const names = compared && { A: compared.first, B: compared.second };
   const place =
     destination === null
       ? "at each prompt’s last token"
@@ -197,7 +199,7 @@ export function settingOf(store: Store): Setting {
     source: [
       ...(facts?.model ? [shown(facts.model)] : []),
       ...which,
-      ...store.warnings.value.map((kind) => `warning: ${WARNINGS[kind]}`),
+      ...store.warnings.value.map((warning) => `warning: ${warningWords(warning, names)}`),
     ],
     target: targetWords(store),
     place,
@@ -205,7 +207,7 @@ export function settingOf(store: Store): Setting {
     destination,
     layers: facts?.layers ?? 0,
     prompts,
-    compared: comparedIn(store),
+    compared,
   };
 }
 
