@@ -10,7 +10,7 @@ import { addedRange, ofRun } from "../state/map-picture";
 import { mostDifferent, rank } from "../state/ranked";
 import { type Chart, COMPARED } from "../state/runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
-import { inView, isInside, isNext, label, nextWords, shared } from "../state/target";
+import { endWords, inView, isInside, isNext, label, nextWords, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
 import { warningWords } from "../state/warnings";
 import { readInPlace } from "../ui/lens-transport";
@@ -191,7 +191,7 @@ export function settingOf(store: Store): Setting {
   const names = compared && { A: compared.first, B: compared.second };
   const place =
     destination === null
-      ? "at each prompt’s last token"
+      ? `at ${endWords(store.target.value)}`
       : `at “${store.tokenName(destination)}” (position ${destination})`;
   return {
     cache: store.shownName.value || "cache",
