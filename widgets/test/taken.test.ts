@@ -122,6 +122,7 @@ describe("the pictures on screen", () => {
           std: Float32Array.of(1, 2, 3, 4),
           score: null,
           pinned: [],
+          empty: ["no attention in this layer"],
           limit: 3,
         },
       ],
