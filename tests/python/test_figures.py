@@ -107,7 +107,7 @@ def test_an_empty_cell_of_the_head_map_has_the_reason(family, left_out, words):
     _, logits, cache = tiny.run(model)
     cache.cache_dict.pop(left_out, None)
     figure = residscope.attribute(cache, PAIR, logits=logits).to_plotly("heatmap")
-    assert [row[0] for row in figure.data[0].hovertext if "logits" not in row[0]][0] == words
+    assert next(row[0] for row in figure.data[0].hovertext if "logits" not in row[0]) == words
 
 
 @pytest.mark.parametrize("prompt", [None, 0])

@@ -538,7 +538,7 @@ describe("thumbnails", () => {
     end.abort();
   });
 
-  it("that were refused have a reason until they arrive, and are requested again when they are seen again", async () => {
+  it("that were refused have a reason, and are requested again when they are seen again", async () => {
     const { sent, thumbnails, end } = scaled();
     thumbnails.see(0, true);
     thumbnails.see(1, true);

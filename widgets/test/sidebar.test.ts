@@ -182,30 +182,33 @@ it("claims nothing about a kernel that answers again and has not listed its cach
   expect(text(panel()?.querySelector('[role="status"]'))).not.toContain("✓");
 });
 
-it.each(["attention", "positions", "token-lens"])("asks again what failed when the link was lost, if the same kernel answers again: %s", async (tab) => {
-  const { link, show, panel, ready } = open({
-    path: "a.ipynb",
-    name: "cache",
-    selection: asSelection({ tab, heads: ["L1H1"], prompt: 0, effect: "total", against: { prompt: 1 } }),
-  });
-  await show();
-  link.isSilent = true;
-  const answered = link.asked.length;
-  all(panel() as HTMLElement, '[aria-label="Next prompt"]')[0]?.click();
-  await new Promise((done) => setTimeout(done, 50));
-  const values = (asked: Question[]): string[] =>
-    asked.filter(({ ask }) => ask.kind !== "caches").map(({ ask }) => JSON.stringify(ask));
-  const unanswered = values(link.asked.slice(answered));
-  expect(unanswered.length).toBeGreaterThan(5);
-  link.lose();
-  await new Promise((done) => setTimeout(done, 50));
-  const lost = link.asked.length;
-  link.isSilent = false;
-  link.attach();
-  await vi.waitFor(() => expect(values(link.asked.slice(lost))).toEqual(expect.arrayContaining(unanswered)));
-  await ready();
-  expect(text(panel())).not.toContain("before the cache became unavailable");
-});
+it.each(["attention", "positions", "token-lens"])(
+  "asks again what was lost with the link, in the tab %s",
+  async (tab) => {
+    const { link, show, panel, ready } = open({
+      path: "a.ipynb",
+      name: "cache",
+      selection: asSelection({ tab, heads: ["L1H1"], prompt: 0, effect: "total", against: { prompt: 1 } }),
+    });
+    await show();
+    link.isSilent = true;
+    const answered = link.asked.length;
+    all(panel() as HTMLElement, '[aria-label="Next prompt"]')[0]?.click();
+    await new Promise((done) => setTimeout(done, 50));
+    const values = (asked: Question[]): string[] =>
+      asked.filter(({ ask }) => ask.kind !== "caches").map(({ ask }) => JSON.stringify(ask));
+    const unanswered = values(link.asked.slice(answered));
+    expect(unanswered.length).toBeGreaterThan(5);
+    link.lose();
+    await new Promise((done) => setTimeout(done, 50));
+    const lost = link.asked.length;
+    link.isSilent = false;
+    link.attach();
+    await vi.waitFor(() => expect(values(link.asked.slice(lost))).toEqual(expect.arrayContaining(unanswered)));
+    await ready();
+    expect(text(panel())).not.toContain("before the cache became unavailable");
+  },
+);
 
 it("shows in place of the view that the kernel has no cache of this name, and which caches it has", async () => {
   end = new AbortController();

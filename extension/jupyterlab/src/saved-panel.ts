@@ -183,8 +183,8 @@ class PanelOutput extends Panel implements Renderer {
   }
 
   /**
-   * Replaces the picture by the live panel, if the output is trusted and the kernel has the panel's widget model. If the
-   * panel cannot be drawn, the picture stays.
+   * Replaces the picture by the live panel, if the output is trusted and the kernel has the panel's widget model. If
+   * the panel cannot be drawn, the picture stays.
    */
   async #showLive(): Promise<void> {
     const [output, contents, id] = [this.#output, this.#contents, this.#id];

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +11,7 @@ from residscope.attribution.inner_facts import inner_facts
 from residscope.attribution.missing import lacking
 from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.result import strongest
-from residscope.cache import padding, positions
+from residscope.cache import positions
 from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError

@@ -26,6 +26,9 @@ def warnings_in(notes: Sequence[str]) -> list[WarningKind]:
 
 
 def attended_notes(view: CacheView, prompt: int | None) -> list[str]:
-    """Return the note that a prompt, or with None some prompt, attended to padding. A prompt without padding did not."""
+    """Return the note that the prompt attended to padding; with None, that some prompt did.
+
+    A prompt without padding did not.
+    """
     is_padded = prompt is None or positions.first(view)[prompt] > 0
     return [ATTENDED_TO_PADDING] if is_padded and padding.was_attended_to(view) else []

@@ -137,7 +137,11 @@ export function isHatched({ measured }: MapPicture, index: number): boolean {
 }
 
 /** Why a head has no value in the map: "no attention", "not measured", "not cached", "not known". */
-export function whyEmpty(store: Store, { score, measured }: Pick<MapPicture, "score" | "measured">, name: string): string {
+export function whyEmpty(
+  store: Store,
+  { score, measured }: Pick<MapPicture, "score" | "measured">,
+  name: string,
+): string {
   if (store.isAbsent(name)) return "no attention";
   if (measured !== null) return "not measured";
   return score === null ? "not cached" : "not known";

@@ -83,8 +83,7 @@ export function headsFigure(
     for (let i = 0; i < layers * heads; i += 1) {
       const value = shown[i] ?? NaN;
       const at = place(Math.floor(i / heads), i % heads);
-      if (Number.isNaN(value))
-        sheet.rect(...at, "#ffffff", { stroke: RULE });
+      if (Number.isNaN(value)) sheet.rect(...at, "#ffffff", { stroke: RULE });
       else {
         sheet.rect(...at, hex(colourOf(value, colours)));
         if (isHatched(i)) hatch(sheet, ...at);

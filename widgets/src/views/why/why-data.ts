@@ -6,7 +6,16 @@ import { attributionOf } from "../../state/loader";
 import { type Answered, asking } from "../../state/query";
 import { contributions, headsOwnRow, headTokens, moved, pairs, sideOf } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
-import { behindHead, isInside, lastWords, type Position, quantity, readAt, scoreIn, targetKey } from "../../state/target";
+import {
+  behindHead,
+  isInside,
+  lastWords,
+  type Position,
+  quantity,
+  readAt,
+  scoreIn,
+  targetKey,
+} from "../../state/target";
 import { type Client, float32 } from "../../wire/client";
 import { type Component, componentsOf } from "../../wire/components";
 import type { HeadTokensReply, PairsReply, Target } from "../../wire/protocol.gen";
