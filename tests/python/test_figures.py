@@ -95,6 +95,21 @@ def test_the_head_map(result, prompt):
     assert figure.layout.title.text.startswith(f"What each attention head adds, {which}<br>")
 
 
+@pytest.mark.parametrize(
+    ("family", "left_out", "words"),
+    [
+        ("gpt2", "blocks.1.attn.hook_z", "L1H0: not cached"),
+        ("granitemoehybrid", None, "L0H0: no attention in this layer"),
+    ],
+)
+def test_an_empty_cell_of_the_head_map_has_the_reason(family, left_out, words):
+    model = tiny.boot(family)
+    _, logits, cache = tiny.run(model)
+    cache.cache_dict.pop(left_out, None)
+    figure = residscope.attribute(cache, PAIR, logits=logits).to_plotly("heatmap")
+    assert next(row[0] for row in figure.data[0].hovertext if "logits" not in row[0]) == words
+
+
 @pytest.mark.parametrize("prompt", [None, 0])
 @pytest.mark.parametrize("rows", [None, ["2_mlp_out", "0_attn_out"]])
 def test_a_map_of_components_by_position(result, prompt, rows):

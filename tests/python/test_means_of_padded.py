@@ -19,9 +19,11 @@ from residscope.cache.view import CacheView
 from residscope.patterns import weighting as weightings
 from residscope.patterns.downsampling import down_sampled
 from residscope.serving.service import Service
+from residscope.terms import Against
 from residscope.wire.protocol import (
     Attribute,
     BlendAttention,
+    Compare,
     MapPositions,
     ReadAttention,
     ReadNextTokens,
@@ -395,6 +397,33 @@ def test_a_run_that_attended_to_padding_has_a_warning_at_every_position(side, ma
             assert any("without a mask over the leading padding" in note for note in reply.notes)
         real, _ = service.reply(Attribute("head", target, prompt=prompt, position=position, padding="none"))
         assert real.warnings == []
+
+
+@pytest.mark.parametrize("position", ["last", 5])
+def test_each_compared_run_that_attended_to_padding_has_a_warning(monkeypatch, position):
+    model = tiny.boot("llama")
+    tokens = torch.tensor([[0] * 2 + PROMPTS[0], PROMPTS[2] + PROMPTS[1]])
+    mask = torch.ones_like(tokens)
+    mask[0, :2] = 0
+    with torch.no_grad():
+        _, masked = model.run_with_cache(tokens, attention_mask=mask)
+        _, attended = model.run_with_cache(tokens, attention_mask=torch.ones_like(mask))
+    names = {"masked": masked, "attended": attended}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: SimpleNamespace(user_ns=names))
+    target = Service(masked).targets().resolve(PAIRS[0])
+
+    def warned(cache, against, prompt):
+        reply, _ = Service(cache, attention_mask=mask).reply(Compare("head", target, against, prompt, position))
+        said = [note.split(":")[0] for note in reply.notes if note.endswith("not of the prompts alone.")]
+        assert reply.difference.warnings == ["attended-to-padding"] * bool(said)
+        return [bool(reply.first.warnings), bool(reply.second.warnings)], said
+
+    for prompt in (None, 0):
+        assert warned(masked, Against("attended"), prompt) == ([False, True], ["Second run"])
+        assert warned(attended, Against("masked"), prompt) == ([True, False], ["First run"])
+    assert warned(masked, Against("attended"), 1) == ([False, False], [])  # this prompt has no padding
+    if position == "last":  # prompts of different lengths have no other matched position
+        assert warned(attended, Against(None, 0), 1) == ([False, True], ["Second run"])
 
 
 def test_changed_weights_are_a_warning():

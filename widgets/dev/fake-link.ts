@@ -74,6 +74,10 @@ export class FakeLink implements Link {
   restart(): void {
     this.caches = [];
     this.run = "another run";
+    this.lose();
+  }
+  /** The link is lost, for example after an interrupt. The kernel keeps its caches. */
+  lose(): void {
     for (const listener of [...this.#lost]) listener();
     this.state.value = { kind: "attaching", busy: false };
   }

@@ -538,6 +538,22 @@ describe("thumbnails", () => {
     end.abort();
   });
 
+  it("that were refused have a reason, and are requested again when they are seen again", async () => {
+    const { sent, thumbnails, end } = scaled();
+    thumbnails.see(0, true);
+    thumbnails.see(1, true);
+    sent[0]?.refuse();
+    sent[1]?.answer(40);
+    await vi.waitFor(() => expect(thumbnails.limit.value?.largest).toBe(40));
+    const why = "refused";
+    expect([thumbnails.trouble.value, thumbnails.layers.value.get(0)?.notes]).toEqual([why, [why]]);
+    thumbnails.see(0, false);
+    thumbnails.see(0, true);
+    sent[2]?.answer(2);
+    await vi.waitFor(() => expect(thumbnails.trouble.value).toBeNull());
+    end.abort();
+  });
+
   it("are not requested for layers that were visible in a deeper model", async () => {
     const store = storeOf("a", "b");
     const end = new AbortController();

@@ -3,18 +3,21 @@
 import { describe, expect, it, vi } from "vitest";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
+import { everything } from "../src/draw/plane";
 import { settingOf } from "../src/export/shown-pictures";
 import { headsFigure } from "../src/export/svg/heads";
 import { SNAPSHOT_EVENT, type SnapshotRequest } from "../src/snapshot/recorder";
 import type { Entry, Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
+import type { Attribution } from "../src/state/attribution";
 import { choicesOf, comparisonOf, runNames, several } from "../src/state/comparison";
 import { mostDifferent } from "../src/state/ranked";
 import { nearestTo, scatterOf, spotOf, within } from "../src/state/scatter";
 import { read } from "../src/state/selectable";
+import type { WarningKind } from "../src/state/warnings";
 import { rowSum, verdict } from "../src/views/header/ledger";
 import { endsOfPairs } from "../src/views/heads/pair-line";
-import { cellSentence, runMapsOf } from "../src/views/runs/run-maps";
+import { cellSentence, type RunMaps, runMapsOf } from "../src/views/runs/run-maps";
 import { placeOfName } from "../src/views/runs/scatter-name";
 import type { Ask } from "../src/wire/client";
 import type { CacheFacts, CacheRow } from "../src/wire/protocol.gen";
@@ -443,6 +446,17 @@ describe("attention in two runs", () => {
     );
   });
 
+  it.each([
+    [NaN, NaN, "L1H1: no prompt has tokens at both a and a, in A or in B"],
+    [NaN, 0.5, "L1H1: a reads a 0.50 in B; no prompt of A has both tokens"],
+    [0.25, NaN, "L1H1: a reads a 0.25 in A; no prompt of B has both tokens"],
+  ])("says of a cell of padding (A %f, B %f) that it has no number", (a, b, words) => {
+    const plane = (value: number) => ({ ...everything(1), step: 1, values: Float32Array.of(value) });
+    const maps = { head: "L1H1", size: 1, notes: [], pairs: null };
+    const planes: RunMaps["planes"] = [plane(a), plane(b), plane(b - a)];
+    expect(flat(cellSentence(storeOf(["a"]), { ...maps, planes }, { row: 0, column: 0 }))).toBe(words);
+  });
+
   it("shows the pinned heads, can be read with keys, and is linked to the strip", async () => {
     const { root, settled } = await open({ against: { cache: null, prompt: 1 }, tab: "runs", heads: ["L1H1", "L0H0"] });
     await settled();
@@ -543,6 +557,26 @@ describe("what is exported of a comparison", () => {
     expect([...table.rows][2]).toEqual([1, 0, values[2], 2, -1]);
     const figure = headsFigure(heads, settingOf(store));
     for (const part of [words, "A: corrupted", "B: clean"]) expect(figure).toContain(part);
+  });
+
+  it.each([
+    [["training-mode"], ["training-mode"], "the model is in training mode"],
+    [[], ["weights-changed"], "the weights were changed (B: clean)"],
+    [["weights-changed"], [], "the weights were changed (A: corrupted)"],
+  ] as const)("the warnings of A %j and of B %j, whichever run is shown", (ofA, ofB, words) => {
+    const { heads } = store.runs;
+    const before = heads.value;
+    if (!before) throw new Error("no comparison");
+    const warned = (run: Attribution, warnings: readonly WarningKind[]): Attribution => ({
+      ...run,
+      reply: { ...run.reply, warnings: [...warnings] },
+    });
+    heads.value = { ...before, first: warned(before.first, ofA), second: warned(before.second, ofB) };
+    for (const run of ["first", "second", "difference"] as const) {
+      store.run.value = run;
+      expect(settingOf(store).source).toEqual(["m", `warning: ${words}`]);
+    }
+    heads.value = before;
   });
 
   it("nothing of the comparison after it was refused: the rows of A are not exported as B − A", () => {

@@ -13,10 +13,11 @@ import { checkSnapshot } from "../src/snapshot/snapshot-check";
 import { againstKey, runNames } from "../src/state/comparison";
 import { isEstimated, valuesOf } from "../src/state/effects";
 import { read, SELECTABLE } from "../src/state/selectable";
+import type { Store } from "../src/state/store";
 import { takeOut } from "../src/state/take-out";
 import type { EffectsReply } from "../src/wire/protocol.gen";
 import { isTurn, isTurnKernel, takeTurn, turnCode } from "../src/wire/turns";
-import { storeOf } from "./made";
+import { attributionOf, storeOf } from "./made";
 import { all, key, open, text } from "./open";
 import { picturesOf, tableOf } from "./pictures";
 
@@ -336,6 +337,23 @@ describe("the values of an effect", () => {
   ] as const)("%s", (effect, values, estimated) => {
     expect([...valuesOf(found, effect)]).toEqual(values);
     expect([0, 1].map((at) => isEstimated(found, effect, at))).toEqual(estimated);
+  });
+
+  it.each<[string, number[], string[], ((store: Store) => void) | null, string]>([
+    ["not measured", [2, 0.5], [], null, "empty: not measured"],
+    ["not measured, or without attention", [2, NaN], [], null, "empty: not measured, or no attention in this layer"],
+    ["not cached", [2, NaN], ["heads"], (store) => (store.effect.value = "direct"), "empty: not cached"],
+    ["without attention", [2, NaN], ["MLPs"], (store) => (store.effect.value = "direct"), "empty: no attention"],
+  ])("have no value in an exported map, with the reason: %s", (_, rows, missing, change, words) => {
+    const store = storeOf(["a", "b", "c"], [], { layers: 2, heads: 1 });
+    store.headRows.value = attributionOf(rows, { missing });
+    store.effect.value = "total";
+    const none = Float32Array.of(NaN, NaN);
+    store.effects.heads.found.value = { ...found, total: none, estimate: none };
+    change?.(store);
+    const shown = picturesOf(store).find(({ picture }) => picture === "heads");
+    if (shown?.picture !== "heads") throw new Error("no map");
+    expect(headsFigure(shown, settingOf(store)).replace(/<[^>]+>/g, " ")).toContain(words);
   });
 
   it("are exported with what is estimated", () => {

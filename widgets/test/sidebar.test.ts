@@ -106,6 +106,23 @@ it.each([
   expect(link.asked.at(-1)?.cache).toEqual(now[0]?.ref);
 });
 
+it.each([
+  ["before the default target of the next one is known", (link: FakeLink) => (link.isSilent = true)],
+  ["if the next one is gone at once", (link: FakeLink) => (link.caches = [])],
+])("asks the cache on screen %s", async (_, hinder) => {
+  const { link, show, act, panel } = open();
+  await show();
+  link.cell(changed(ROW, { id: "c2" }));
+  await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
+  hinder(link);
+  act()?.click();
+  await new Promise((done) => setTimeout(done, 20));
+  expect(about(link.asked, "target").at(-1)?.cache?.id).toBe("c2");
+  all(panel() as HTMLElement, '[role="gridcell"]')[1]?.click();
+  await vi.waitFor(() => expect(about(link.asked, "attention").map(({ cache }) => cache?.id)).toContain("c1"));
+  expect(about(link.asked, "attention").every(({ cache }) => cache?.id === "c1")).toBe(true);
+});
+
 it("shows another name of its cache if the variable is bound to another cache, and requests no values", async () => {
   const { link, show, facts, act, panel } = open();
   await show();
@@ -164,6 +181,34 @@ it("claims nothing about a kernel that answers again and has not listed its cach
   expect(facts()).toContain("its kernel does not answer");
   expect(text(panel()?.querySelector('[role="status"]'))).not.toContain("✓");
 });
+
+it.each(["attention", "positions", "token-lens"])(
+  "asks again what was lost with the link, in the tab %s",
+  async (tab) => {
+    const { link, show, panel, ready } = open({
+      path: "a.ipynb",
+      name: "cache",
+      selection: asSelection({ tab, heads: ["L1H1"], prompt: 0, effect: "total", against: { prompt: 1 } }),
+    });
+    await show();
+    link.isSilent = true;
+    const answered = link.asked.length;
+    all(panel() as HTMLElement, '[aria-label="Next prompt"]')[0]?.click();
+    await new Promise((done) => setTimeout(done, 50));
+    const values = (asked: Question[]): string[] =>
+      asked.filter(({ ask }) => ask.kind !== "caches").map(({ ask }) => JSON.stringify(ask));
+    const unanswered = values(link.asked.slice(answered));
+    expect(unanswered.length).toBeGreaterThan(5);
+    link.lose();
+    await new Promise((done) => setTimeout(done, 50));
+    const lost = link.asked.length;
+    link.isSilent = false;
+    link.attach();
+    await vi.waitFor(() => expect(values(link.asked.slice(lost))).toEqual(expect.arrayContaining(unanswered)));
+    await ready();
+    expect(text(panel())).not.toContain("before the cache became unavailable");
+  },
+);
 
 it("shows in place of the view that the kernel has no cache of this name, and which caches it has", async () => {
   end = new AbortController();

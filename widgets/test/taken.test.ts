@@ -9,9 +9,12 @@ import { fileParts, settingOf, shownPictures } from "../src/export/shown-picture
 import { holdOf } from "../src/state/held-scale";
 import { RUN_AXES } from "../src/state/scatter";
 import { NEURONS, SCORES, Store } from "../src/state/store";
+import { nextToken, throughHead } from "../src/state/target";
+import { mountHeader } from "../src/views/header/header";
 import { Client } from "../src/wire/client";
 import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, storeOf } from "./made";
+import { text } from "./open";
 import { exported, type Offers, picturesOf } from "./pictures";
 
 const TOKENS = ["a", " b", "a"];
@@ -119,6 +122,7 @@ describe("the pictures on screen", () => {
           std: Float32Array.of(1, 2, 3, 4),
           score: null,
           pinned: [],
+          empty: ["no attention in this layer"],
           limit: 3,
         },
       ],
@@ -353,6 +357,21 @@ describe("a caption", () => {
       { text: " b", shown: "·b", mark: "" },
       { text: "a", shown: "a", mark: "₂" },
     ]);
+  });
+
+  it.each([
+    ["the next token", nextToken()],
+    ["the next token, through a head", throughHead(nextToken(), { layer: 1, head: 0, source: null })],
+  ])("has the position before the last token for %s, as the header", (_, target) => {
+    const store = storeOf(TOKENS, [], { prompts: 2, last: [2, 1] });
+    [store.target.value, store.prompt.value] = [target, null];
+    const header = document.createElement("div");
+    const end = new AbortController();
+    const client = new Client({ send: () => undefined, onMessage: () => undefined }, end.signal);
+    mountHeader(header, store, client, end.signal);
+    expect(settingOf(store).place).toBe("at the token before each prompt’s last");
+    expect(text(header.querySelector(".rs-at"))).toBe(settingOf(store).place);
+    end.abort();
   });
 
   it.each([

@@ -109,10 +109,17 @@ class PanelOutput extends Panel implements Renderer {
       else this.#showSentence(sentenceFor(checked, output.trusted));
       return void this.#showLive();
     }
-    this.#contents = { as: "live" };
+    const live: Contents = { as: "live" };
+    this.#contents = live;
     // If the cell has just run, the kernel and ipywidgets are ready, and there is nothing to wait for.
     if (!this.context.isReady) await kernelReady(this.context);
-    if (!this.isDisposed && this.#output === output && output.trusted) await this.#addWidget(output);
+    if (this.isDisposed || this.#output !== output || !output.trusted) return;
+    try {
+      await this.#addWidget(output);
+    } catch (error) {
+      if (this.#contents === live) this.#contents = null; // so that a later output of this panel is drawn
+      throw error; // JupyterLab shows it
+    }
   }
 
   /** Removes the contents, because the cell was run again or the output has changed. */
@@ -147,7 +154,12 @@ class PanelOutput extends Panel implements Renderer {
     const renderer = this.rendermime.createRenderer(type);
     if (isHidden) renderer.addClass("rs-arriving");
     this.addWidget(renderer);
-    await renderer.renderModel(output);
+    try {
+      await renderer.renderModel(output);
+    } catch (error) {
+      renderer.dispose();
+      throw error;
+    }
     return renderer;
   }
 
@@ -170,19 +182,32 @@ class PanelOutput extends Panel implements Renderer {
     return replacement;
   }
 
-  /** Replaces the picture by the live panel, if the output is trusted and the kernel has the panel's widget model. */
+  /**
+   * Replaces the picture by the live panel, if the output is trusted and the kernel has the panel's widget model. If
+   * the panel cannot be drawn, the picture stays.
+   */
   async #showLive(): Promise<void> {
     const [output, contents, id] = [this.#output, this.#contents, this.#id];
     if (!output?.trusted || contents?.as !== "replacement" || !id) return;
     const hasModel = await kernelHas(this.context, id);
     if (!hasModel || this.isDisposed || this.#contents !== contents || this.#output !== output || !output.trusted)
       return;
-    this.#contents = { as: "live" };
-    const live = this.#contents;
+    const live: Contents = { as: "live" };
+    this.#contents = live;
     // The padding is as high as the line above the picture, so that nothing moves.
     this.node.style.paddingTop = `${heightAbovePanel(contents.widget.node)}px`;
     const arriving = (this.#arriving = child(this.#end.signal));
-    const renderer = await this.#addWidget(output, true);
+    let renderer: Renderer;
+    try {
+      renderer = await this.#addWidget(output, true);
+    } catch (error) {
+      console.error(error);
+      arriving.abort();
+      if (this.#contents !== live) return contents.end.abort(); // the output has other contents by now
+      this.#contents = contents; // a later change of the kernel tries again
+      this.node.style.paddingTop = "";
+      return;
+    }
     await drawn(renderer.node, arriving.signal);
     arriving.abort();
     contents.end.abort();

@@ -84,7 +84,11 @@ def _heatmap(shown: Shown) -> Figure:
     grid = of_prompt(result, result.grid, shown.prompt)
     end = limit(grid)
     hover = [
-        [f"L{y}H{x}: {signed(v, end)} {shown.unit}" for x, v in enumerate(row)] for y, row in enumerate(grid.tolist())
+        [
+            f"L{y}H{x}: {f'{signed(v, end)} {shown.unit}' if v == v else _why_empty(result, y)}"
+            for x, v in enumerate(row)
+        ]
+        for y, row in enumerate(grid.tolist())
     ]
     return figure(
         [cells(grid, hover)],
@@ -93,6 +97,12 @@ def _heatmap(shown: Shown) -> Figure:
         yaxis=axis("layer", autorange="reversed"),
         coloraxis=diverging(end, shown.unit),
     )
+
+
+def _why_empty(result: Attribution, layer: int) -> str:
+    """Why the heads of a layer have no value."""
+    is_missing = any(name.startswith(f"blocks.{layer}.attn.") for name in result.missing)
+    return "not cached" if is_missing else "no attention in this layer"
 
 
 def _component_map(shown: Shown) -> Figure:

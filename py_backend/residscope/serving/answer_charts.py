@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,16 +11,15 @@ from residscope.attribution.inner_facts import inner_facts
 from residscope.attribution.missing import lacking
 from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.result import strongest
-from residscope.cache import padding, positions
+from residscope.cache import positions
 from residscope.cache.padding_notes import ATTENDED_TO_PADDING
-from residscope.cache.structure_notes import TRAINING
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
-from residscope.session.change_notes import OTHER_MODEL, WEIGHTS_CHANGED
+from residscope.serving.run_warnings import attended_notes, warnings_in
 from residscope.terms import Component, ComponentTable, Position
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons, WarningKind
+from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,10 +57,9 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
 
     notes = [refusal] if refusal else list[str]()
     notes += [note for note in result.notes if note not in (refusal or "")]
-    attended = [ATTENDED_TO_PADDING] if padding.was_attended_to(view) else []
+    attended = attended_notes(view, prompt)
     notes += positions.assumed(view) if request.position == "last" else attended
-    if prompt is not None and positions.first(view)[prompt] == 0:  # this prompt has attended to no padding
-        notes = [note for note in notes if note != ATTENDED_TO_PADDING]
+    notes = [note for note in notes if note != ATTENDED_TO_PADDING or attended]
     notes += _on_padding(view, request.position) if prompt is None else []
     reply = AttributionReply(
         by=request.by,
@@ -80,7 +77,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         refusal=refusal,
         missing=lacking(result.by, result.missing),
         inner=inner_facts(view, target, where, prompt or 0),
-        warnings=_warnings(notes),
+        warnings=warnings_in(notes),
     )
     values = result.values
     if request.by == "head":  # the whole map, with NaN in layers without attention
@@ -121,18 +118,6 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
         notes=result.notes + (positions.assumed(view) if request.position == "last" else []),
     )
     return reply, [float32(neuron_values[chosen])]
-
-
-_WARNINGS: dict[str, WarningKind] = {
-    ATTENDED_TO_PADDING: "attended-to-padding",
-    WEIGHTS_CHANGED: "weights-changed",
-    OTHER_MODEL: "weights-changed",
-    TRAINING: "training-mode",
-}
-
-
-def _warnings(notes: Sequence[str]) -> list[WarningKind]:
-    return list(dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS))
 
 
 def _on_padding(view: CacheView, position: Position) -> list[str]:

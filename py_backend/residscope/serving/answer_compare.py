@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from residscope.attribution.decompose import Query
 from residscope.attribution.missing import lacking
 from residscope.attribution.result import Attribution
+from residscope.cache.padding_notes import ATTENDED_TO_PADDING
+from residscope.comparison.notes import of_runs
 from residscope.comparison.result import Comparison
 from residscope.comparison.runs import Run, told_of
 from residscope.comparison.same_shape import check_shapes
 from residscope.comparison.two_runs import compared
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext, check_one_answer, check_one_source
+from residscope.serving.run_warnings import attended_notes, warnings_in
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
 from residscope.terms import Component, ComponentTable, ShownBy, Target
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import Compare, ComparisonReply, RunSum
+from residscope.wire.protocol import Compare, ComparisonReply, RunSum, WarningKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +47,8 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
     check_one_source(request.target)
     check_one_answer(request.target)
     check_shapes(first.view, second.view)
-    result, prompt, refusal = _compared(first, second, request)
+    prompt, other_prompt = prompts_of(first, second, request.against, request.prompt)
+    result, refusal = _compared(first, second, request, (prompt, other_prompt))
     values = [result.first.values, result.second.values, result.written, result.read]
     components = result.components
     if request.by == "head":  # the whole map, with NaN in layers without attention
@@ -54,15 +58,23 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
         maps = [empty if refusal else replace(result, values=part).grid.flatten(0, 1) for part in values]
         values = [torch.cat([heads, part[parts:]]) for heads, part in zip(maps, values, strict=True)]
         components = [*(Component("head", *divmod(cell, view.n_heads)) for cell in range(cells)), *components[parts:]]
+    # As for a single run, each prompt that attended to padding has a note, at every position.
+    attended = attended_notes(first.view, prompt), attended_notes(second.view, other_prompt)
+    about_runs = [
+        [note for note in run.notes if note != ATTENDED_TO_PADDING] + more
+        for run, more in zip((result.first, result.second), attended, strict=True)
+    ]
+    notes = [note for note in result.notes if not note.endswith(ATTENDED_TO_PADDING)] + of_runs(*attended)
+    sums = [_sum(run, warnings_in(notes)) for run, notes in zip((result.first, result.second), about_runs, strict=True)]
     reply = ComparisonReply(
         by=request.by,
         components=ComponentTable.of(components),
-        first=_sum(result.first),
-        second=_sum(result.second),
-        difference=_sum(result),
+        first=sums[0],
+        second=sums[1],
+        difference=_sum(result, list(dict.fromkeys([*sums[0].warnings, *sums[1].warnings]))),
         read=float(result.read_total.mean()),
         prompts=first.view.batch if prompt is None else 1,
-        notes=([refusal] if refusal else []) + [note for note in result.notes if note not in (refusal or "")],
+        notes=([refusal] if refusal else []) + [note for note in notes if note not in (refusal or "")],
         refusal=refusal,
         missing=lacking(result.by, result.missing),
     )
@@ -70,15 +82,14 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
 
 
 def _compared(
-    first: RequestContext, second: RequestContext, request: Compare
-) -> tuple[Comparison, int | None, str | None]:
-    """The comparison, the prompt of the first run, and the reason why there are no heads (then rows are layers)."""
-    prompt, other_prompt = prompts_of(first, second, request.against, request.prompt)
+    first: RequestContext, second: RequestContext, request: Compare, prompts: tuple[int | None, int | None]
+) -> tuple[Comparison, str | None]:
+    """The comparison, and the reason why there are no heads (then rows are layers)."""
     target = first.targets.resolve(request.target)
     with told_of("second"):
         other_target = second.targets.resolve(request.target)
-    one = Run(first.targets, first.logits).only(prompt, target)
-    two = Run(second.targets, second.logits).only(other_prompt, other_target)
+    one = Run(first.targets, first.logits).only(prompts[0], target)
+    two = Run(second.targets, second.logits).only(prompts[1], other_target)
 
     def by(rows: ShownBy) -> Comparison:
         norm = request.norm if rows == "accumulated" else "frozen"
@@ -88,18 +99,18 @@ def _compared(
             raise on_screen(error, request.against) from error
 
     try:
-        return by(request.by), prompt, None
+        return by(request.by), None
     except ResidscopeError as error:
         if request.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
         # The heads have no separate outputs. The map stays empty, the note has the reason, and the rows are layers.
         try:
-            return by("layer"), prompt, str(error)
+            return by("layer"), str(error)
         except ResidscopeError:
             raise error from None
 
 
-def _sum(run: Attribution) -> RunSum:
+def _sum(run: Attribution, warnings: list[WarningKind]) -> RunSum:
     """The sum of a run's rows. `worst` is the largest unexplained rest of all prompts."""
 
     def mean(values: Tensor) -> float | None:
@@ -114,4 +125,5 @@ def _sum(run: Attribution) -> RunSum:
         tolerance=run.tolerance,
         measured_from=run.measured_from,
         own=run.own,
+        warnings=warnings,
     )

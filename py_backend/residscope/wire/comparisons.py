@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from residscope.terms import Against, By, ComponentTable, Name, NormConvention, Number, Position, ShownBy, Target
 from residscope.wire.attention import AttentionBuffer
+from residscope.wire.decompositions import WarningKind
 from residscope.wire.message import Listed, Reply, Request
 from residscope.wire.predictions import LensCell
 
@@ -16,7 +17,7 @@ from residscope.wire.predictions import LensCell
 class RunSum(msgspec.Struct, frozen=True):
     """The sums of the rows of a run, or of the difference of two runs, as in `AttributionReply`.
 
-    For a difference, `tolerance` and `worst` are for both runs together.
+    For a difference, `tolerance`, `worst` and `warnings` are for both runs together.
     """
 
     measured: float | None
@@ -26,6 +27,7 @@ class RunSum(msgspec.Struct, frozen=True):
     tolerance: float
     measured_from: str
     own: bool
+    warnings: list[WarningKind] = []
 
 
 class Compare(Request, frozen=True, tag="compare"):

@@ -66,7 +66,7 @@ export interface HeadsPicture {
   picture: "heads";
   layers: number;
   heads: number;
-  /** [layer × head]; NaN if a layer has no heads. */
+  /** [layer × head]; NaN if a head has no value. */
   values: Float32Array;
   std: Float32Array | null;
   /** The scale goes from −limit to +limit. If the scale is held (`state/held-scale.ts`), values may lie beyond it. */
@@ -78,6 +78,8 @@ export interface HeadsPicture {
   runs?: { first: Float32Array; second: Float32Array };
   /** Which effect `values` shows, and the kernel's reply. A head whose `total` is NaN there has no measured value. */
   measured?: Measured;
+  /** Why cells are empty, each reason once. */
+  empty?: string[];
   /** What the map shows, in words, if it shows what feeds a head. */
   feeds?: string;
 }

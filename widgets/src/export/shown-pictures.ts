@@ -1,18 +1,18 @@
 // The pictures on screen, as plain data, and the words that all their captions share.
 
-import { parseHead, plural, visible } from "../base/format";
+import { headName, parseHead, plural, visible } from "../base/format";
 import { shown } from "../base/legible";
 import { limitOf } from "../draw/colours";
 import { runNames } from "../state/comparison";
 import { isEstimated, valuesOf } from "../state/effects";
 import { holdOf } from "../state/held-scale";
-import { addedRange, ofRun } from "../state/map-picture";
+import { addedRange, type MapPicture, ofRun, whyEmpty } from "../state/map-picture";
 import { mostDifferent, rank } from "../state/ranked";
 import { type Chart, COMPARED } from "../state/runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
-import { inView, isInside, isNext, label, nextWords, shared } from "../state/target";
+import { endWords, inView, isInside, isNext, label, nextWords, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
-import { WARNINGS } from "../state/warnings";
+import { warningWords } from "../state/warnings";
 import { readInPlace } from "../ui/lens-transport";
 import { componentsOf } from "../wire/components";
 import { HEADS, LAYERS, LENS, RANKING } from "./charts";
@@ -68,6 +68,7 @@ export function shownPictures(store: Store): ShownPicture[] {
         std: std?.slice(0, count) ?? null,
         score,
         pinned: store.heads.value,
+        ...reasonsEmpty(store, score?.values ?? rows, { score: score && scores ? scores.reply.score : null }),
         ...(feeds.value ? { feeds: feedsWords(store, feeds.value) } : {}),
         ...(feeds.value || score ? { limit: addedRange(store, limitOf(rows.subarray(0, count))).high } : onMap(store)),
       }),
@@ -114,9 +115,23 @@ function causedIn(store: Store): HeadsPicture | null {
     std: null,
     score: null,
     pinned: store.heads.value,
+    ...reasonsEmpty(store, values, { measured }),
     limit: held.high,
     measured,
   };
+}
+
+/** Why cells of the head map are empty, for its caption. */
+function reasonsEmpty(
+  store: Store,
+  values: Float32Array,
+  { score = null, measured = null }: Partial<Pick<MapPicture, "score" | "measured">>,
+): Pick<HeadsPicture, "empty"> {
+  const { layers = 0, heads = 0 } = store.facts.value ?? {};
+  const empty = [...values.subarray(0, layers * heads).keys()].filter((at) => Number.isNaN(values[at]));
+  const reasons = empty.map((at) => whyEmpty(store, { score, measured }, headName(Math.floor(at / heads), at % heads)));
+  if (reasons.length === 0) return {};
+  return { empty: [...new Set(reasons)].map((why) => (why === "no attention" ? "no attention in this layer" : why)) };
 }
 
 function topEffects(store: Store, { values, heads, measured }: HeadsPicture): Valued[] {
@@ -187,9 +202,11 @@ export function settingOf(store: Store): Setting {
   const prompts = store.isMean.value ? (facts?.prompts ?? 1) : 1;
   const which =
     prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
+  const compared = comparedIn(store);
+  const names = compared && { A: compared.first, B: compared.second };
   const place =
     destination === null
-      ? "at each prompt’s last token"
+      ? `at ${endWords(store.target.value)}`
       : `at “${store.tokenName(destination)}” (position ${destination})`;
   return {
     cache: store.shownName.value || "cache",
@@ -197,7 +214,7 @@ export function settingOf(store: Store): Setting {
     source: [
       ...(facts?.model ? [shown(facts.model)] : []),
       ...which,
-      ...store.warnings.value.map((kind) => `warning: ${WARNINGS[kind]}`),
+      ...store.warnings.value.map((warning) => `warning: ${warningWords(warning, names)}`),
     ],
     target: targetWords(store),
     place,
@@ -205,7 +222,7 @@ export function settingOf(store: Store): Setting {
     destination,
     layers: facts?.layers ?? 0,
     prompts,
-    compared: comparedIn(store),
+    compared,
   };
 }
 

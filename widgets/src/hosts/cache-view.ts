@@ -39,8 +39,8 @@ export class Inspection {
   #isMounted = false;
   /** Whether `show` waits for the default target. */
   #isLoading = false;
-  /** The cache that is shown, or is being loaded. */
-  #ref: CacheRef | null = null;
+  /** The cache that `show` was called for last. Until its default target is known, `store.ref` is on screen. */
+  #wanted: CacheRef | null = null;
   /** The id of the kernel run in which the cache in view exists. */
   #kernel = "";
   /** The key of the default target. */
@@ -62,7 +62,7 @@ export class Inspection {
   ) {
     this.#end = child(signal);
     this.#recorder = isRecording ? new Recorder(caches.link, this.store, this.#end.signal) : null;
-    this.#client = new Client(this.#recorder ?? caches.link, this.#end.signal, () => this.#ref);
+    this.#client = new Client(this.#recorder ?? caches.link, this.#end.signal, () => this.store.ref.peek());
     this.#parent = parent;
     this.#firstSelection = selection;
     this.#name = state(name);
@@ -89,6 +89,18 @@ export class Inspection {
     watch(this.#end.signal, () => {
       const listed = this.caches.listed.value;
       if (this.status.value === "same") untracked(() => (this.store.relisted.value = listed));
+    });
+    // When the link was lost, the requests without an answer failed. If the same kernel still has the cache, the views
+    // ask again.
+    let wasLost = false;
+    watch(this.#end.signal, () => {
+      const isLost = this.#client.lost.value;
+      const isSame = this.#row.value !== null && this.status.value === "same";
+      if (isLost) wasLost = true;
+      else if (wasLost && isSame) {
+        wasLost = false;
+        untracked(() => (this.store.answersAgain.value += 1));
+      }
     });
     let pause: AbortController | null = null;
     watch(this.#end.signal, () => {
@@ -164,19 +176,19 @@ export class Inspection {
 
   /**
    * Shows this cache. The parts of the selection that exist in this cache are kept. The last picture stays until the
-   * default target is known.
+   * default target is known, and its requests go to its own cache.
    */
   async show(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
-    if (this.#isLoading && isSame(this.#ref, row.ref)) return; // a double click
-    this.#ref = row.ref;
+    if (this.#isLoading && isSame(this.#wanted, row.ref)) return; // a double click
+    this.#wanted = row.ref;
     this.#isLoading = true;
     const present = this.#firstSelection ?? this.selection.peek();
     const isSameModel =
       !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
     const selection = fitting(isSameModel ? present : { ...present, target: null }, row);
     const loaded = selection.target ? { target: selection.target, trouble: null } : await this.#loadTarget(row);
-    if (!loaded || this.#ref !== row.ref) return; // another cache was chosen during the request
+    if (!loaded || this.#wanted !== row.ref) return; // another cache was chosen during the request
     this.#isLoading = false;
     this.#firstSelection = null;
     batch(() => {
@@ -196,12 +208,12 @@ export class Inspection {
   /** The model's default target, or a sentence that explains why there is none; null if another cache will be shown. */
   async #loadTarget(row: CacheRow): Promise<{ target: Target; trouble: string | null } | null> {
     try {
-      const answer = await this.#client.latest("target", { kind: "target" });
-      if (!answer || this.#ref !== row.ref) return null;
+      const answer = await this.#client.latest("target", { kind: "target" }, row.ref);
+      if (!answer || this.#wanted !== row.ref) return null;
       this.#defaultTarget = targetKey(answer.reply.target);
       return { target: answer.reply.target, trouble: null };
     } catch (error) {
-      if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return null;
+      if (!(error instanceof RequestFailed) || error.code === "closed" || this.#wanted !== row.ref) return null;
       const { code, message } = error;
       if (code !== "lost" && code !== "gone" && code !== "changed") return { target: NOTHING, trouble: message };
       this.#isLoading = false;
@@ -216,7 +228,7 @@ export class Inspection {
   async #showSuccessor(row: CacheRow): Promise<void> {
     await this.caches.refresh();
     const now = this.caches.named(this.name);
-    if (now && !isSame(now.ref, row.ref) && this.#ref === row.ref) await this.show(now);
+    if (now && !isSame(now.ref, row.ref) && this.#wanted === row.ref) await this.show(now);
   }
 
   /**

@@ -142,7 +142,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       if (ask === null) return null;
       const target = "target" in ask ? targetKey(ask.target) : null;
       const other = ask.kind === "compare" || ask.kind === "pairing" ? store.runs.otherKey.value : "";
-      return `${store.dataKey.value} ${other} ${JSON.stringify({ ...ask, target })}`;
+      return `${store.dataKey.value} ${store.answersAgain.value} ${other} ${JSON.stringify({ ...ask, target })}`;
     });
     /** The last reply, the key of its request, and the selection that it belongs to. */
     let last: { key: string; selection: string; result: Result<K>; ask: Extract<Ask, { kind: K }> } | null = null;

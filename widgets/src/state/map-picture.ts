@@ -136,6 +136,17 @@ export function isHatched({ measured }: MapPicture, index: number): boolean {
   return measured !== null && isEstimated(measured.found, measured.effect, index);
 }
 
+/** Why a head has no value in the map: "no attention", "not measured", "not cached", "not known". */
+export function whyEmpty(
+  store: Store,
+  { score, measured }: Pick<MapPicture, "score" | "measured">,
+  name: string,
+): string {
+  if (store.isAbsent(name)) return "no attention";
+  if (measured !== null) return "not measured";
+  return score === null ? "not cached" : "not known";
+}
+
 /** "adds: total +2.650 (direct +2.240, indirect +0.410)", "change with B’s output: about +2.1 (estimate)". */
 export function effectWords({ measured, values, largest }: MapPicture, index: number): string {
   const value = values[index] ?? NaN;

@@ -112,17 +112,23 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
   };
 
   let [before, started, stopped, latest]: [Key | null, number, number, EffectsAsk | null] = [null, 0, 0, null];
+  let answers = store.answersAgain.peek();
   let present = child(signal);
   watch(signal, () => {
     const key = asked.value;
     const [starting, stopping] = [starts.value !== started, stops.value !== stopped];
     [started, stopped] = [starts.value, stops.value];
+    const answersAgain = store.answersAgain.value !== answers;
+    answers = store.answersAgain.value;
     untracked(() => {
       const ask = wanted.question();
       const wasMeasuring = effects.isMeasuring.value;
       const isSame = key?.shown === before?.shown;
       const isContinued = !isSame && wasMeasuring && key?.runs === before?.runs;
-      if (isSame && (wasMeasuring ? !stopping : !starting)) return;
+      if (isSame && (wasMeasuring ? !stopping : !starting)) {
+        if (answersAgain && ask && !wasMeasuring) void know(ask, present.signal);
+        return;
+      }
       present.abort();
       present = child(signal);
       behind.value = null;

@@ -33,7 +33,7 @@ export function asking<K extends Kind, T>(
   const asked = computed(() => {
     const ask = question();
     const other = ask?.kind === "compare-attention" ? store.runs.otherKey.value : "";
-    return ask && `${store.dataKey.value} ${other} ${JSON.stringify(ask)}`;
+    return ask && `${store.dataKey.value} ${store.answersAgain.value} ${other} ${JSON.stringify(ask)}`;
   });
   watch(signal, () => {
     if (asked.value === null) {

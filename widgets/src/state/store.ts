@@ -17,7 +17,7 @@ import { promptKey, type SegmentsFound } from "./segments";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { asksEach, destinationOf, isInside, isNext, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
-import type { WarningKind } from "./warnings";
+import type { Warned } from "./warnings";
 
 export type { Attribution };
 export type Norm = Values["norm"];
@@ -106,6 +106,8 @@ export class Store extends SelectionSignals {
   readonly described = signal(0);
   /** When the kernel last listed its caches. The description, which names the SAEs, is then requested again. */
   readonly relisted = signal(0);
+  /** How often the kernel, with the same cache, has answered again after requests were lost. Views then ask again. */
+  readonly answersAgain = signal(0);
   /** A key of the data that replies are computed from: the cache, its state and description, and the padding. */
   readonly dataKey = computed(() => {
     const ref = this.ref.value;
@@ -275,14 +277,22 @@ export class Store extends SelectionSignals {
     return [...new Set([...this.runs.renewalNotes.value, ...this.runs.whatIf.notes.value, ...notes])];
   });
 
-  /** The warnings of the replies on screen, each once. */
-  readonly warnings: ReadonlySignal<WarningKind[]> = computed(() => {
-    const replies = [this.headRows.value, this.layerRows.value, this.lens.value];
-    return [...new Set(replies.flatMap((data) => data?.reply.warnings ?? []))];
-  });
-
   /** The comparison with another run. */
   readonly runs = new Runs(this);
+
+  /** The warnings of the replies on screen. In a comparison, some charts show both runs, whichever the map shows. */
+  readonly warnings: ReadonlySignal<Warned[]> = computed(() => {
+    const { heads, layers, lens } = this.runs;
+    const compared = this.against.value === null ? [] : [heads.value, layers.value, lens.value];
+    const shown = [this.headRows.value, this.layerRows.value, this.lens.value, ...compared.map((both) => both?.first)];
+    const first = new Set(shown.flatMap((data) => data?.reply.warnings ?? []));
+    const second = new Set(compared.flatMap((both) => both?.second.reply.warnings ?? []));
+    const areCompared = compared.some((both) => both !== null);
+    return [...new Set([...first, ...second])].map((kind) => ({
+      kind,
+      run: !areCompared || (first.has(kind) && second.has(kind)) ? null : first.has(kind) ? "A" : "B",
+    }));
+  });
 
   /** What is measured in runs of the model: of each head, and of the stream at each layer and position. */
   readonly effects = { heads: new Effects("heads"), stream: new Effects("stream") };

@@ -30,6 +30,16 @@ export function asksEach(target: Target): boolean {
   return isNext(target) && !isInside(target);
 }
 
+/** The position "last" in prompts of different lengths. The last token has no next token. */
+export function endWords(target: Target): string {
+  return isNext(target) ? "the token before each prompt’s last" : "each prompt’s last token";
+}
+
+/** The position "last" of one prompt, or shortly of all. */
+export function lastWords(target: Target): string {
+  return isNext(target) ? "the token before the last" : "the last token";
+}
+
 /** "what came next", "what came next − runner-up" */
 export function nextWords({ next_token }: Target): string {
   return next_token?.versus ? "what came next − runner-up" : "what came next";

@@ -132,10 +132,14 @@ export class Client {
   }
 
   /** Sends a request. The promise rejects with `RequestFailed`. */
-  ask<K extends Kind>(ask: Extract<Ask, { kind: K }>, id = this.#id()): Promise<Result<K>> {
+  ask<K extends Kind>(
+    ask: Extract<Ask, { kind: K }>,
+    id = this.#id(),
+    cache: CacheRef | null = this.about(),
+  ): Promise<Result<K>> {
     this.#inFlight.value += 1;
     // Decreased in a later task, so that "nothing in flight" means that all answers are on screen.
-    return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
+    return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id, cache);
   }
 
   /** A request during which the view does not count as loading, for example one of many in a long measurement. */
@@ -214,7 +218,11 @@ export class Client {
   }
 
   /** The newest request of a view wins: an older one resolves to null and is never drawn. */
-  latest<K extends Kind>(view: string, ask: Extract<Ask, { kind: K }>): Promise<Result<K> | null> {
+  latest<K extends Kind>(
+    view: string,
+    ask: Extract<Ask, { kind: K }>,
+    cache: CacheRef | null = this.about(),
+  ): Promise<Result<K> | null> {
     return new Promise((resolve, reject) => {
       const start = (): void => {
         const lane: Lane = { id: this.#id(), busySince: Date.now(), next: null };
@@ -226,7 +234,7 @@ export class Client {
           else draw();
           lane.next?.start();
         };
-        this.ask(ask, lane.id).then(
+        this.ask(ask, lane.id, cache).then(
           (result) => finish(() => resolve(result)),
           (error: unknown) => finish(() => reject(error)),
         );

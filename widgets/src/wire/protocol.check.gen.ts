@@ -476,6 +476,7 @@ export const RunSum = v.object({
   tolerance: v.pipe(v.number(), v.finite()),
   measured_from: v.string(),
   own: v.boolean(),
+  warnings: v.exactOptional(v.array(v.picklist(["attended-to-padding","training-mode","weights-changed"]))),
 });
 export const ComparisonReply = v.object({
   kind: v.picklist(["compare"]),

@@ -35,6 +35,7 @@ export function headsFigure(
     pinned,
     runs,
     measured,
+    empty = [],
     limit = limitOf(values.subarray(0, layers * heads)),
   }: HeadsPicture,
   setting: Setting,
@@ -58,16 +59,13 @@ export function headsFigure(
   const of = [feeds ?? setting.target, setting.place];
   const about = score && !feeds ? [score.meaning] : of; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
-  const empty = shown.subarray(0, layers * heads).some(Number.isNaN)
-    ? [`empty: ${score ? "cannot be determined" : "no attention in this layer"}`]
-    : [];
   const y = sheet.heading("Heads", what, [
     ...setting.source,
     ...about,
     ...(runs ? runLines(setting) : []),
     ...aboutRuns,
     ...marked,
-    ...empty,
+    ...(empty.length > 0 ? [`empty: ${empty.join(", or ")}`] : []),
     ...(colours.values ? beyondLine(colours, colours.values) : []),
   ]);
   const room = SINGLE - LEFT - RIGHT;
@@ -85,8 +83,7 @@ export function headsFigure(
     for (let i = 0; i < layers * heads; i += 1) {
       const value = shown[i] ?? NaN;
       const at = place(Math.floor(i / heads), i % heads);
-      if (Number.isNaN(value))
-        sheet.rect(...at, "#ffffff", { stroke: RULE }); // no attention here, or no known score
+      if (Number.isNaN(value)) sheet.rect(...at, "#ffffff", { stroke: RULE });
       else {
         sheet.rect(...at, hex(colourOf(value, colours)));
         if (isHatched(i)) hatch(sheet, ...at);

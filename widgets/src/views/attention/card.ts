@@ -12,6 +12,7 @@ import { partOf, type Zoom } from "../../draw/zoom";
 import { isOutdated } from "../../state/loader";
 import type { Reading } from "../../state/reading";
 import type { Weighting } from "../../state/store";
+import { lastWords } from "../../state/target";
 import { fitWords } from "../../ui/fit-words";
 import { type Attention, type Pane, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -121,6 +122,7 @@ export function createCard(
     const head = name.value;
     const key = data.key(head);
     const weighting = store.weighting.value;
+    void store.answersAgain.value;
     untracked(() => {
       const put = (attention: Attention): void => {
         shown.value = { attention, head, key, weighting };
@@ -243,7 +245,7 @@ export function createCard(
     if (!shown.value) return;
     const limit = tallest.value;
     const most = plain(limit, limit);
-    const where = read.value === null ? "the last token" : store.tokenName(read.value);
+    const where = read.value === null ? lastWords(store.target.value) : store.tokenName(read.value);
     render(
       sourceContributions.value
         ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"}

@@ -87,6 +87,7 @@ export function readText(
   watch(signal, () => {
     if (!inSight.value) return;
     const weighting = store.weighting.value;
+    void store.answersAgain.value;
     const key = data.key(wantedKey.value);
     untracked(() => load(wanted.peek(), weighting, key));
   });

@@ -22,21 +22,29 @@ export interface LayerOfThumbnails {
   /** The largest absolute value of each head; NaN if the head does not exist, or its values are not known. */
   limits: number[];
   notes: string[];
+  /** Whether there is no picture, because the request failed. */
+  hasFailed?: boolean;
 }
 
 export class ThumbnailStore {
   readonly layers = state<ReadonlyMap<number, LayerOfThumbnails>>(new Map());
-  readonly trouble = state<string | null>(null);
+  /** Why a layer has no picture for the present selection; null if no request was refused. */
+  readonly trouble = computed(
+    () => this.#present.value.find(({ hasFailed, notes }) => hasFailed && notes.length > 0)?.notes[0] ?? null,
+  );
   readonly #visibleLayers = new Set<number>();
   /** For each layer, the key of the selection for which thumbnails were last requested. */
   readonly #requestedKeys = new Map<number, string>();
+  /** The layers whose last request failed. They are requested again when they are seen again. */
+  readonly #failed = new Set<number>();
   readonly #key = state("");
+  readonly #present = computed(() => [...this.layers.value.values()].filter(({ key }) => key === this.#key.value));
   /**
    * The largest absolute value in the thumbnails of the present selection, and its weighting; null before any of them
    * has arrived.
    */
   readonly limit = computed(() => {
-    const present = [...this.layers.value.values()].filter(({ key }) => key === this.#key.value);
+    const present = this.#present.value.filter(({ hasFailed }) => !hasFailed);
     const limits = present.flatMap(({ limits }) => limits.filter(Number.isFinite));
     return present[0] ? { weighting: present[0].weighting, largest: Math.max(0, ...limits) } : null;
   });
@@ -53,7 +61,10 @@ export class ThumbnailStore {
       const { dataKey, prompt, target, weighting } = store;
       const key = [dataKey.value, prompt.value, targetKey(target.value), weighting.value].join(" ");
       const isVisible = visible.value;
+      void store.answersAgain.value;
       untracked(() => {
+        for (const layer of this.#failed) this.#requestedKeys.delete(layer);
+        this.#failed.clear();
         this.#key.value = key;
         this.#isVisible = isVisible; // replies that arrive while the view is hidden are kept
         this.#requestNext();
@@ -65,6 +76,7 @@ export class ThumbnailStore {
   see(layer: number, inSight: boolean): void {
     if (inSight) this.#visibleLayers.add(layer);
     else this.#visibleLayers.delete(layer);
+    if (inSight && this.#failed.delete(layer)) this.#requestedKeys.delete(layer);
     this.#requestNext();
   }
 
@@ -100,16 +112,27 @@ export class ThumbnailStore {
         limits: result.reply.limits.map((limit) => limit ?? NaN),
         notes: result.reply.notes,
       });
-      this.trouble.value = null;
     } catch (error) {
-      if (!this.signal.aborted && key === this.#key.peek() && !isOutdated(error, store))
-        this.trouble.value = error instanceof Error ? error.message : String(error);
+      if (this.signal.aborted || key !== this.#key.peek()) return;
+      const why = isOutdated(error, store) ? null : error instanceof Error ? error.message : String(error);
+      this.#fail(layer, key, weighting, why);
     } finally {
       // The reply was for an earlier selection. It is requested again if the user returns to that selection.
       if (key !== this.#key.peek() && this.#requestedKeys.get(layer) === key) this.#requestedKeys.delete(layer);
       this.#requestCount -= 1;
       this.#requestNext();
     }
+  }
+
+  /** Removes the picture of another selection. The layer's title then has the reason; null if it is shown elsewhere. */
+  #fail(layer: number, key: string, weighting: Weighting, why: string | null): void {
+    this.#failed.add(layer);
+    const layers = this.layers.peek();
+    if (why === null && layers.get(layer)?.key === key) return;
+    const heads = this.room.store.facts.peek()?.heads ?? 0;
+    const [cells, limits] = [new Int8Array(heads).fill(EMPTY), new Array<number>(heads).fill(NaN)];
+    const nothing = { key, weighting, side: 1, cells, limits, notes: why === null ? [] : [why], hasFailed: true };
+    this.layers.value = new Map(layers).set(layer, nothing);
   }
 }
 

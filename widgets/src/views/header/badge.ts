@@ -6,7 +6,7 @@ import { legibleSentence, shown } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { isInside } from "../../state/target";
-import { WARNINGS } from "../../state/warnings";
+import { warningWords } from "../../state/warnings";
 import { prose } from "../../ui/prose";
 import { eachWords } from "./badge-each";
 import { insideSum, scoreMeaning } from "./badge-inside";
@@ -114,12 +114,15 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             title="Notes on these values: click to read them">${count}<i>${
               count === 1 ? " note" : " notes"
             }</i></span>`;
-    const warned = store.warnings.value.map((kind) => WARNINGS[kind]).join(", ");
+    const warned = store.warnings.value.map((warning) => warningWords(warning)).join(", ");
+    const warnedRuns = new Set(store.warnings.value.map(({ run }) => run));
+    const [warnedRun = null] = warnedRuns.size === 1 ? warnedRuns : [];
+    const affected = `all numbers${warnedRun === null ? "" : ` of ${warnedRun}`} are affected`;
     const warning =
       warned === ""
         ? nothing
         : html` <span class="rs-warning" role="img" aria-label="warning: ${warned}"
-            title=${`Warning: ${warned}. Click to read why all numbers are affected.`}>⚠<i> ${warned}</i></span>`;
+            title=${`Warning: ${warned}. Click to read why ${affected}.`}>⚠<i> ${warned}</i></span>`;
     // If there is no room for all parts, the one in the middle is left out; the tooltip has it.
     const isShort = isEarlier && kind === "agrees" && own; // the message beside it needs the room
     const said = isShort ? `✓ ${signed(sum, largest, 1)}${earlier}` : `${text}${earlier}`;

@@ -6,6 +6,7 @@ import { bytes, plural, starred } from "../../base/format";
 import { shown } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import { endWords } from "../../state/target";
 import { closeElsewhere } from "../../ui/popover";
 import { prose } from "../../ui/prose";
 import { measured } from "../../ui/width";
@@ -55,9 +56,7 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
               next === null ? nothing : html` → <b>${next}</b>`
             }`
           : many
-            ? store.asksEach.value
-              ? "at the token before each prompt’s last"
-              : "at each prompt’s last token"
+            ? `at ${endWords(store.target.value)}`
             : nothing,
       at,
     );

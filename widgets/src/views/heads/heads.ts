@@ -19,6 +19,7 @@ import {
   runWords,
   share,
   valueIn,
+  whyEmpty,
 } from "../../state/map-picture";
 import { FEEDS, SCORES, type Store } from "../../state/store";
 import { isSet } from "../../state/target";
@@ -184,7 +185,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
         "aria-label",
         `${name} ${
           absent
-            ? "no attention"
+            ? whyEmpty(store, shown, name)
             : late
               ? LATE
               : shown.pending
@@ -192,7 +193,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
                 : shown.measured
                   ? effectWords(shown, index)
                   : unknown && shown.score === null
-                    ? "not cached"
+                    ? whyEmpty(store, shown, name)
                     : cellWords(shown, value) + runWords(shown, index)
         }`,
       );

@@ -73,6 +73,7 @@ export function mountPromptList(
   watch(signal, () => {
     if (!inSight.value) return;
     const dataKey = store.dataKey.value;
+    void store.answersAgain.value;
     const prompts = inView.value
       .split(" ")
       .filter((number) => number !== "")

@@ -54,10 +54,16 @@ export function cellSentence(store: Store, maps: RunMaps, { row, column }: Cell)
   const { head, planes } = maps;
   const [destination, source] = [row, column].map((place) => store.tokenName(positionOf(maps, place)));
   const [a = NaN, b = NaN, difference = NaN] = planes.map((plane) => plane.values[indexOf(plane, row, column)]);
+  // In a mean over prompts, a cell is empty if in every prompt one of its two positions is padding.
+  if ([a, b].every(Number.isNaN))
+    return [`${head}: no prompt has tokens at both ${destination} and ${source}, in A or in B`];
+  const reads = `${head}: ${destination} reads ${source}`;
+  if (Number.isNaN(a)) return [`${reads} ${b.toFixed(2)} in B; no prompt of A has both tokens`];
+  if (Number.isNaN(b)) return [`${reads} ${a.toFixed(2)} in A; no prompt of B has both tokens`];
   const change = Math.abs(difference).toFixed(2);
   const sign = Number(change) === 0 ? "" : difference < 0 ? "−" : "+";
   return [
-    `${head}: ${destination} reads ${source} ${a.toFixed(2)} in A, ${b.toFixed(2)} in B: `,
+    `${reads} ${a.toFixed(2)} in A, ${b.toFixed(2)} in B: `,
     { stress: sign + change },
     planes[0].step > 1 ? " (each number is the strongest in its block)" : "",
   ];

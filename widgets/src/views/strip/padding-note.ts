@@ -23,7 +23,8 @@ export function mountPaddingNote(beside: HTMLElement, store: Store, signal: Abor
         ? `${here === 0 ? "no token" : plural(here, "token")} of this prompt treated as padding, ${count} in all`
         : `${plural(count, "token")} treated as padding`;
     // A prompt without padding was run as if alone.
-    const attended = left && (!single || here > 0) && store.warnings.value.includes("attended-to-padding");
+    const isWarned = store.warnings.value.some(({ kind, run }) => kind === "attended-to-padding" && run !== "B");
+    const attended = left && (!single || here > 0) && isWarned;
     const it = count === 1 ? "it" : "them";
     render(
       html`${

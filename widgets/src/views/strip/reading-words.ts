@@ -97,10 +97,11 @@ export function mostTelling(store: Store, reading: Reading): number | null {
 function contributesMost({ contributions }: Reading, largest: number): number | null {
   if (!contributions || contributions.length === 0) return null;
   const most = contributions.reduce(
-    (best, value, k) => (Math.abs(value) > Math.abs(contributions[best] ?? 0) ? k : best),
+    // A source that is padding in every prompt has no value.
+    (best, value, k) => (Math.abs(value) > Math.abs(contributions[best] || 0) ? k : best),
     0,
   );
-  return vanishes(contributions[most] ?? 0, largest) ? null : most;
+  return vanishes(contributions[most] || 0, largest) ? null : most;
 }
 
 /**

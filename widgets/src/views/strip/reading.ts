@@ -42,6 +42,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
     if (name === null) return untracked(() => put(null));
     const key = data.key(name);
     const weighting = store.weighting.value;
+    void store.answersAgain.value;
     untracked(() => {
       const show = (attention: Parameters<typeof ownDestination>[0]): void => {
         const { reads, sourceContributions } = attention;

@@ -9,7 +9,7 @@ import type { Sentence } from "../../base/sentence";
 import { showsEach } from "../../state/next-tokens";
 import { segmentAt } from "../../state/segments";
 import { SEGMENTS, type Store } from "../../state/store";
-import { scoreIn } from "../../state/target";
+import { lastWords, scoreIn } from "../../state/target";
 import { canSelect, selectPosition } from "../../state/trail";
 import { fixedWords } from "../../state/trail-words";
 import { stepAlong } from "../../ui/roving";
@@ -200,10 +200,11 @@ export function mountTokens(
   };
   const onClick = (at: number): string => {
     if (store.asksEach.value && at === store.destination.value) return "the token that is asked about";
+    const last = lastWords(store.target.value);
     if (at === store.destination.value)
       return at === store.locked.value
-        ? `the destination; click again to ${scoreIn(store.target.value) ? "ask at" : "go back to"} the last token`
-        : "the destination, the last token";
+        ? `the destination; click again to ${scoreIn(store.target.value) ? "ask at" : "go back to"} ${last}`
+        : `the destination, ${last}`;
     if (!canSelect(store, at)) return fixedWords(store, at);
     if (store.asksEach.value) return "click to ask what wrote it";
     const score = scoreIn(store.target.value);

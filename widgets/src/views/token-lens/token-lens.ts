@@ -76,7 +76,7 @@ function mount(
   const visibleCells = mountLensGrid(box, store, grid, signal);
   const visibleKey = computed(() => JSON.stringify(visibleCells.value));
   watch(signal, () => {
-    void visibleKey.value;
+    void [visibleKey.value, store.answersAgain.value];
     const about = {
       target: store.target.peek(),
       prompt: store.prompt.value,

@@ -6,7 +6,16 @@ import { attributionOf } from "../../state/loader";
 import { type Answered, asking } from "../../state/query";
 import { contributions, headsOwnRow, headTokens, moved, pairs, sideOf } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
-import { behindHead, isInside, type Position, quantity, readAt, scoreIn, targetKey } from "../../state/target";
+import {
+  behindHead,
+  isInside,
+  lastWords,
+  type Position,
+  quantity,
+  readAt,
+  scoreIn,
+  targetKey,
+} from "../../state/target";
 import { type Client, float32 } from "../../wire/client";
 import { type Component, componentsOf } from "../../wire/components";
 import type { HeadTokensReply, PairsReply, Target } from "../../wire/protocol.gen";
@@ -161,7 +170,7 @@ function wordsOf(
   const through = target.through?.at(-1);
   const token = (at: Position | null): string => {
     const place = at === "last" ? store.lastPosition.value : at;
-    return place === null ? "the last token" : store.tokenName(place);
+    return place === null ? lastWords(target) : store.tokenName(place);
   };
   if (score && id === "query") return { title: "Query side", note: `what ${token(score.destination)} looks for` };
   if (score) {
