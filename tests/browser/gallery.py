@@ -131,7 +131,7 @@ ALL = [
     Picture(
         "why",
         "Why a head attends there",
-        "Why L23H3 attends to the second “John” and not to the first token: which components wrote it, on the side of "
+        "Why L23H3 attends to the second “John” and not to another token: which components wrote it, on the side of "
         "the query and on the side of the key, and what the head moves.",
         {"heads": ["L23H3"]},
         look=_why("why here? L23H3 reads ·John₁₀"),

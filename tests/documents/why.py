@@ -272,10 +272,9 @@ class Task(Prompt):
             f"little more than itself: {name} moves the token's *identity*, not something that later layers",
             "have found out "
             "about it.",
-            "In the panel this is three clicks: the head, its bar for the source (*Who put that there?*), and",
-            "the trail in "
-            "the header",
-            "leads back.",
+            "In the panel, pin the head and choose *who put it?*; the trail in the header leads back. *Why here?*",
+            "compares with the other ordinary token that the head reads most; *compared with* has all others, such as",
+            f"{self.named(other)}.",
         ]  # fmt: skip
 
     def best(self, heads: Attribution) -> tuple[tuple[int, int], float]:
