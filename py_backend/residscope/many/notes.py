@@ -41,7 +41,7 @@ def notes_of(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[s
     return notes
 
 
-_PADDED = re.compile("treated as (padded|real)|is on padding in|begin at different positions")
+_PADDED = re.compile("treated as (padded|real)|is on padding in|this prompt is padding|begin at different positions")
 
 
 def _kind(note: str) -> str:

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from residscope.attribution.attribute import attribute
-from residscope.cache.positions import Positions
+from residscope.cache.positions import Positions, is_about_mean
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import ItemFacts, ItemResult, ResultLayout, copied
 from residscope.many.engine import Call, Schedule, run_call
@@ -143,7 +143,8 @@ def _attribute_item(
     layout = ResultLayout.of(result)
     columns = {name: copied(getattr(result, name)) for name in layout.columns}
     is_padded = result.padding is not None and bool(result.padding.any())
-    notes = (*result.notes, _WITH_PADDING) if is_padded else tuple(result.notes)
+    notes = tuple(note for note in result.notes if not is_about_mean(note))
+    notes = (*notes, _WITH_PADDING) if is_padded else notes
     facts = ItemFacts(
         result.measured_from, result.own, result.tolerance, notes, model_fingerprint(cache, model),
         tokenizer_fingerprint(cache, model, answers),

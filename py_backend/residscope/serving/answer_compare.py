@@ -16,6 +16,7 @@ from residscope.comparison.two_runs import compared
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext, check_one_answer, check_one_source
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
+from residscope.serving.shown_prompts import ShownPrompts
 from residscope.terms import Component, ComponentTable, ShownBy, Target
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Compare, ComparisonReply, RunSum
@@ -44,7 +45,9 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
     check_one_source(request.target)
     check_one_answer(request.target)
     check_shapes(first.view, second.view)
-    result, prompt, refusal = _compared(first, second, request)
+    result, refusal = _compared(first, second, request)
+    batch = result.values.shape[-1]
+    prompts = ShownPrompts(batch, None, result.padding if batch > 1 else None).checked()
     values = [result.first.values, result.second.values, result.written, result.read]
     components = result.components
     if request.by == "head":  # the whole map, with NaN in layers without attention
@@ -57,22 +60,20 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
     reply = ComparisonReply(
         by=request.by,
         components=ComponentTable.of(components),
-        first=_sum(result.first),
-        second=_sum(result.second),
-        difference=_sum(result),
-        read=float(result.read_total.mean()),
-        prompts=first.view.batch if prompt is None else 1,
+        first=_sum(result.first, prompts),
+        second=_sum(result.second, prompts),
+        difference=_sum(result, prompts),
+        read=float(prompts.of(result.read_total)),
+        prompts=prompts.count,
         notes=([refusal] if refusal else []) + [note for note in result.notes if note not in (refusal or "")],
         refusal=refusal,
         missing=lacking(result.by, result.missing),
     )
-    return reply, [float32(part.mean(-1)) for part in values]
+    return reply, [float32(prompts.of(part)) for part in values]
 
 
-def _compared(
-    first: RequestContext, second: RequestContext, request: Compare
-) -> tuple[Comparison, int | None, str | None]:
-    """The comparison, the prompt of the first run, and the reason why there are no heads (then rows are layers)."""
+def _compared(first: RequestContext, second: RequestContext, request: Compare) -> tuple[Comparison, str | None]:
+    """The comparison, and the reason why there are no heads (then rows are layers)."""
     prompt, other_prompt = prompts_of(first, second, request.against, request.prompt)
     target = first.targets.resolve(request.target)
     with told_of("second"):
@@ -88,29 +89,29 @@ def _compared(
             raise on_screen(error, request.against) from error
 
     try:
-        return by(request.by), prompt, None
+        return by(request.by), None
     except ResidscopeError as error:
         if request.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
         # The heads have no separate outputs. The map stays empty, the note has the reason, and the rows are layers.
         try:
-            return by("layer"), prompt, str(error)
+            return by("layer"), str(error)
         except ResidscopeError:
             raise error from None
 
 
-def _sum(run: Attribution) -> RunSum:
-    """The sum of a run's rows. `worst` is the largest unexplained rest of all prompts."""
+def _sum(run: Attribution, prompts: ShownPrompts) -> RunSum:
+    """The sum of a run's rows. `worst` is the largest unexplained rest of all prompts in the mean."""
 
     def mean(values: Tensor) -> float | None:
-        return number(values.mean())
+        return number(prompts.of(values))
 
     unexplained = run.unexplained
     return RunSum(
         measured=mean(run.measured),
-        constant=float(run.constant.mean()),
+        constant=float(prompts.of(run.constant)),
         unexplained=mean(unexplained),
-        worst=number(unexplained.abs().max()) if unexplained.numel() > 1 else mean(unexplained),
+        worst=number(prompts.worst(unexplained)) if unexplained.numel() > 1 else mean(unexplained),
         tolerance=run.tolerance,
         measured_from=run.measured_from,
         own=run.own,

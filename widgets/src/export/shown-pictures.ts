@@ -187,10 +187,12 @@ export function settingOf(store: Store): Setting {
   const prompts = store.isMean.value ? (facts?.prompts ?? 1) : 1;
   const which =
     prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
+  const averaged = prompts > 1 ? (store.runs.rows.value?.reply.prompts ?? prompts) : 1;
+  const without = averaged < prompts ? `, padding in ${prompts - averaged} of ${prompts} prompts` : "";
   const place =
     destination === null
       ? "at each prompt’s last token"
-      : `at “${store.tokenName(destination)}” (position ${destination})`;
+      : `at “${store.tokenName(destination)}” (position ${destination}${without})`;
   return {
     cache: store.shownName.value || "cache",
     quantity: store.quantity.value,
@@ -204,7 +206,7 @@ export function settingOf(store: Store): Setting {
     tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at), mark: store.tokenMark(at) })),
     destination,
     layers: facts?.layers ?? 0,
-    prompts,
+    prompts: averaged,
     compared: comparedIn(store),
   };
 }
