@@ -197,6 +197,7 @@ def test_patches_from_a_run_whose_tokens_are_shifted_are_refused(run):
     with torch.no_grad():
         run.names["shifted"], run.names["other"] = (model.run_with_cache(ids)[1] for ids in (shifted, other))
         one = model.run_with_cache(tokens[:1])[1]
+        run.names["several"] = model.run_with_cache(torch.cat([tokens[1:2], other]))[1]
     run.names["one"] = one
     service = Service(one)
     for of in ("heads", "stream"):
@@ -207,5 +208,8 @@ def test_patches_from_a_run_whose_tokens_are_shifted_are_refused(run):
         aligned, values = measured(service, Against("other", 0, align="by token"), of)
         plain, expected = measured(service, Against("other", 0), of)
         assert aligned.state == plain.state == "done"
-        for found, wanted in zip(values, expected, strict=True):  # batches depend on the time, so rounding differs
+        _, from_end = measured(service, Against("several", -1, align="by token"), of)
+        for found, wanted in zip(
+            [*values, *from_end], [*expected, *expected], strict=True
+        ):  # batches depend on the time, so rounding differs
             np.testing.assert_allclose(found, wanted, atol=1e-5)

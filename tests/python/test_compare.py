@@ -548,7 +548,17 @@ def test_positions_that_two_lenses_do_not_have_are_refused_in_a_sentence(given, 
 
 def test_one_prompt_is_compared_with_one_of_several():
     model = tiny.boot("llama")
-    tokens, _, several = tiny.run(model)
+    tokens, logits, several = tiny.run(model)
+    two = {"prompt": 0, "with_prompt": 1}
+    for given in (
+        {"logits": logits},
+        {"tokens": tokens},
+        {"attention_mask": torch.ones_like(tokens)},
+        {"model": model},
+    ):
+        [(name, value)] = given.items()
+        with pytest.raises(ResidscopeError, match=f"`other_{name}=`: there is no other cache"):
+            residscope.compare(several, None, (5, 6), **two, **{f"other_{name}": value})
     with torch.no_grad():
         _, one = model.run_with_cache(tokens[:1])
     for first, second in ((one, several), (several, one)):

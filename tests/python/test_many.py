@@ -26,6 +26,7 @@ from tokenizers.models import WordLevel
 import residscope
 from residscope import ResidscopeError
 from residscope.many.accumulator import ResultLayout, Spread
+from residscope.many.notes import notes_of
 from residscope.terms import Component
 from tests.support import many_worker, pages, tiny
 
@@ -418,6 +419,17 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
     assert "Item 2 was left out" in result.notes[-1]
 
 
+def test_a_dictionary_of_caches_and_a_series_are_read_in_their_order(pairs):
+    pandas = pytest.importorskip("pandas")
+    caches = [cache for cache, _ in pairs][:3]
+    true = many(caches, ANSWERS, by="layer").values
+    series = pandas.Series(caches, index=[2, 0, 1], dtype=object)
+    for items in (dict(zip("cba", caches, strict=True)), series):
+        assert torch.equal(many(items, ANSWERS, by="layer").values, true)
+    with pytest.raises(ResidscopeError, match="A table is not a list of items"):
+        many(series.to_frame(), ANSWERS)
+
+
 @pytest.mark.parametrize(
     ("item", "kinds"),
     [((1, "a"), "(int, str)"), ((1, "a", 2, "b"), "(int, str, int, str)"), ([1, "a"] * 3, "(int, str, int, str, …)")],
@@ -507,6 +519,20 @@ def test_a_merged_note_on_padding_names_an_item_if_its_numbers_differ(model):
     assert many([once, once], ANSWERS).notes == [note]
     assert many([once, padded(7), once], ANSWERS).notes == [f"2 items (0, 2): {note}"]
     assert many([once, padded(7), longer], ANSWERS).notes == [f"2 items (0, 2), such as item 0: {note}"]
+    notes = {at: [f"{0.1 * at:.1f} of the value is not explained."] for at in (1, 2)}
+    facts = {at: SimpleNamespace(notes=own, model="", tokenizer=()) for at, own in notes.items()}
+    results = {at: SimpleNamespace(facts=own) for at, own in facts.items()}
+    assert notes_of(SimpleNamespace(skipped={}), results) == [
+        "2 items (1, 2), such as item 1: 0.1 of the value is not explained."
+    ]
+    left = [model.run_with_cache(torch.tensor([[0] * n + [5] * (7 - n), range(5, 12)]))[1] for n in (2, 3)]
+    found = many(left, residscope.targets.output("L1H0", of=ANSWERS, source=5)).notes
+    [shared] = [note for note in found if "begin at different positions" in note]
+    assert shared.startswith("2 items (0, 1), such as item 0: One source index")
+    assert "source 5 is token 3 of prompt 0, but token 5 of prompt 1" in shared
+    fixed = many([once, longer], ANSWERS, position=4).notes
+    assert any("Means over prompts include them" in note for note in fixed)
+    assert not any("leave this prompt out" in note for note in fixed)
 
 
 def test_the_spread_is_right_if_the_mean_is_large():

@@ -25,13 +25,15 @@ from residscope.wire.protocol import (
     BlendAttention,
     Compare,
     MapPositions,
+    RankNeurons,
     ReadAttention,
+    ReadFeatures,
     ReadNextTokens,
     ReadThumbnails,
     ReadTokenLens,
     Shown,
 )
-from tests.support import tiny
+from tests.support import saes, tiny
 from tests.support.copied import ran, written
 from tests.support.rows import labels_of
 
@@ -56,7 +58,11 @@ def padded(request):
             mask[row, offset : offset + len(prompt)] = 1
             alone.append(model.run_with_cache(torch.tensor([prompt]))[1])
         _, cache = model.run_with_cache(tokens, attention_mask=mask)
-    return SimpleNamespace(side=request.param, cache=cache, alone=alone, mask=mask, offsets=offsets)
+        _, other = model.run_with_cache((tokens + 1) * mask, attention_mask=mask)
+        others = [model.run_with_cache(torch.tensor([prompt]) + 1)[1] for prompt in PROMPTS]
+    return SimpleNamespace(
+        side=request.param, cache=cache, alone=alone, other=other, others=others, mask=mask, offsets=offsets
+    )
 
 
 def mean_of(run, each: list[torch.Tensor], axes: int) -> torch.Tensor:
@@ -110,7 +116,10 @@ def test_attention_maps(padded, weighting, monkeypatch):
     assert any("a cell is the mean over the prompts in which neither" in note for note in result.notes)
     assert any("begin at different positions" in note for note in result.notes) == (padded.side != "right")
     assert result.to_plotly().to_json()
-    assert repr(result)
+    known = sorted(true[~true.isnan()].abs().tolist(), reverse=True)
+    assert [abs(value) for *_, value in result.top(4)] == pytest.approx(known[:4], abs=2e-5)
+    assert len(result.top(1000)) == len(known)
+    assert "nan" not in repr(result)
     monkeypatch.setattr(weightings, "CELLS", 100)
     monkeypatch.setattr(weightings, "STRIP", 20)
     same(residscope.attention(padded.cache, HEADS, weighting=weighting, answers=PAIRS).values, true)
@@ -157,12 +166,178 @@ def test_what_the_tokens_above_are_coloured_by(padded, position):
         same(found, total / count)
 
 
+def real_at(run, position: int) -> list[tuple]:
+    """Return the prompts in which a position is real: the number, the run, the answer, and the position in it."""
+    every = zip(range(3), run.alone, PAIRS, run.offsets, PROMPTS, strict=True)
+    return [
+        (at, cache, answers, position - offset)
+        for at, cache, answers, offset, prompt in every
+        if 0 <= position - offset < len(prompt)
+    ]
+
+
+@pytest.mark.parametrize("position", range(WIDTH))
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
+def test_one_position_of_all_prompts(padded, by, position):
+    """Charts, spread, dots, badge, Python, figures and copied code."""
+    service = Service(padded.cache)
+    target, there = service.targets().resolve(PAIRS), real_at(padded, position)
+    result = residscope.attribute(padded.cache, PAIRS, by=by, position=position)
+    noted = f"Position {position} is padding in "
+    assert [noted in note for note in result.notes].count(True) == (len(there) < 3)
+    request = Attribute(by, target, position=position)
+    if not there:
+        assert bool(result.mean().isnan().all() & result.std().isnan().all())
+        assert result.top() == []
+        assert repr(result)
+        with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so there is no mean"):
+            service.reply(request)
+        assert np.isfinite(np.frombuffer(service.reply(Attribute(by, target, 0, position))[1][0], np.float32)).any()
+        return
+    each = [residscope.attribute(cache, answers, by=by, position=at) for _, cache, answers, at in there]
+    rows = torch.cat([one.values.double() for one in each], 1)
+    spread = torch.cat([(one.values + one.constant * (by == "accumulated")).double() for one in each], 1)
+    same(result.mean(), rows.mean(1))
+    same(result.std(), rows.std(1, correction=int(len(there) > 1)))
+    strong = residscope.attribution.result.strongest(rows.mean(1)[: result.parts], 3)
+    assert [name for name, _ in result.top(3)] == [result.labels[at] for at in strong]
+    assert f"measured {torch.cat([one.measured for one in each]).mean():+.3f}" in repr(result)
+    reply, [values, std, per_prompt, _] = service.reply(request)
+    same(np.frombuffer(values, np.float32), rows.mean(1))
+    same(np.frombuffer(std, np.float32), spread.std(1, correction=int(len(there) > 1)))
+    dots = np.frombuffer(per_prompt, np.float32).reshape(-1, 3)
+    same(dots[:, [at for at, *_ in there]], rows)
+    assert np.isfinite(dots).sum() == rows.numel()
+    assert reply.prompts == len(there)
+    assert reply.measured == pytest.approx(float(torch.cat([one.measured for one in each]).mean()), abs=2e-5)
+    total = rows.mean(1)[-1 if by == "accumulated" else slice(None)].sum()
+    assert reply.measured == pytest.approx(float(total) + reply.constant + reply.unexplained, abs=1e-4)
+    assert any(noted in note for note in reply.notes) == (len(there) < 3)
+    ones = service.reply(Attribute(by, target, position=position, padding="none"))[0]
+    assert (ones.prompts, any("is padding in" in note for note in ones.notes)) == (3, False)
+    shown = Shown(target, position=position)
+    shown_rows = rows + (by == "accumulated") * torch.cat([one.constant for one in each])
+    picture = {"layer": "layers", "accumulated": "lens", "head": "heads"}[by]
+    code = written(service, picture, shown)
+    same(ran(code, cache=padded.cache).flatten(), shown_rows.mean(1)[: result.parts if by == "head" else None])
+    assert (f"{len(there)} of 3 prompts" in code) == (len(there) < 3)
+    if by == "layer":
+        return
+    heads = ["L2H3"] if by == "head" else []
+    row = shown_rows[result.labels.index("L2H3") if heads else -1]
+    one = ran(written(service, "prompts", Shown(target, position=position, heads=heads)), cache=padded.cache)
+    same(one[[at for at, *_ in there]], row)
+    assert np.isfinite(one).sum() == len(there)
+
+
+@pytest.mark.parametrize("position", [2, 4])
+def test_neurons_and_features_at_one_position(padded, position):
+    sae = saes.TopK(24, hook_name="blocks.1.hook_mlp_out")
+    service, there = Service(padded.cache, saes={"sae": sae}), real_at(padded, position)
+    target = service.targets().resolve(PAIRS)
+    for by, request in (
+        ("neuron", RankNeurons(target, position=position)),
+        ("feature", ReadFeatures(target, position=position, k=50)),
+    ):
+        options = {"by": by, "sae": sae if by == "feature" else None}
+        alone = [residscope.attribute(cache, own, position=at, **options) for _, cache, own, at in there]
+        every = [dict(zip(one.labels, one.values[:, 0].tolist(), strict=True)) for one in alone]
+        # In a prompt in which a feature is not active, it has no row.
+        rows = {name: sum(one.get(name, 0) for one in every) / len(there) for one in every for name in one}
+        reply, buffers = service.reply(request)
+        same(np.frombuffer(buffers[0], np.float32), torch.tensor([rows[label] for label in labels_of(reply)]))
+        assert any(f"is padding in {3 - len(there)} of 3" in note for note in reply.notes) == (len(there) < 3)
+        if by == "feature":
+            assert reply.active == len({name for one in every for name in one if name[0] == "F"})
+            assert reply.prompts == len(there)
+            assert reply.total == pytest.approx(reply.measured, abs=1e-4)
+            continue
+        code = written(service, "ranking", Shown(target, position=position, ranking="neurons"))
+        best = torch.tensor([rows[name] for name in alone[0].labels[: alone[0].parts]])
+        same(ran(code, cache=padded.cache), best[residscope.attribution.result.strongest(best, 5)])
+
+
+@pytest.mark.parametrize("position", range(WIDTH))
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head", "source"])
+def test_two_runs_at_one_position(padded, by, position):
+    there, options = real_at(padded, position), {"by": by} | ({"heads": HEADS} if by == "source" else {})
+    result = residscope.compare(padded.cache, padded.cache, PAIRS, position=position, **options)
+    assert bool(result.mean().isnan().all()) == (not there)
+    assert result.to_plotly().to_json()
+    assert repr(result)
+    if not there:
+        assert result.top() == []
+        return
+    each = [residscope.attribute(cache, own, position=at, **options).values.double() for _, cache, own, at in there]
+    if by == "source":  # sources have other indices in a prompt alone
+        each = [one.sum(0, keepdim=True) for one in each]
+        same(result.first.mean().sum(0, keepdim=True), torch.cat(each, -1).mean(-1))
+        assert result.std().shape == (WIDTH, len(HEADS))
+        assert result.first.top(2)
+        return
+    rows = torch.cat(each, 1)
+    for run in (result.first, result.second):
+        same(run.mean(), rows.mean(1))
+        same(run.std(), rows.std(1, correction=int(len(there) > 1)))
+    assert any("is padding in" in note for note in result.notes) == (len(there) < 3)
+
+
+@pytest.mark.parametrize("position", ["last", 2, 4])
+def test_two_runs_by_source(padded, position):
+    """Sources of every prompt are in the mean: a contribution of padding is 0, and so the rows keep their sum."""
+    options = {"by": "source", "heads": HEADS, "position": position}
+    one = residscope.attribute(padded.cache, PAIRS, **options)
+    result = residscope.compare(padded.cache, padded.cache, PAIRS, **options)
+    for own in (lambda each: each.mean(), lambda each: each.std()):
+        same(own(result.first), own(one))
+        same(own(result), own(one) * 0)
+    assert result.first.top(3) == one.top(3)
+
+
+@pytest.mark.parametrize("position", range(WIDTH))
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
+def test_the_panel_compares_prompts_that_have_a_token_there(padded, by, position, monkeypatch):
+    names = {"cache": padded.cache, "other": padded.other, "residscope": residscope}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: SimpleNamespace(user_ns=names))
+    service, there = Service(padded.cache), real_at(padded, position)
+    target, against = service.targets().resolve(PAIRS), Against("other")
+    request = Compare(by, target, against, None, position)
+    if not there:
+        with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts"):
+            service.reply(request)
+        return
+    reply, buffers = service.reply(request)
+    runs = [
+        [
+            residscope.attribute(cache, own, by=by, position=at)
+            for cache, (_, _, own, at) in zip(some, there, strict=True)
+        ]
+        for some in ([one[1] for one in there], [padded.others[one[0]] for one in there])
+    ]
+    rows = [torch.cat([one.values.double() for one in run], 1).mean(1) for run in runs]
+    for found, sums, true, run in zip(buffers, (reply.first, reply.second), rows, runs, strict=False):
+        same(np.frombuffer(found, np.float32), true)
+        assert sums.measured == pytest.approx(float(torch.cat([one.measured for one in run]).mean()), abs=2e-5)
+    written_part, read_part = (np.frombuffer(buffer, np.float32) for buffer in buffers[2:])
+    same(written_part + read_part, rows[1] - rows[0])
+    assert reply.prompts == len(there)
+    assert any(f"is padding in {3 - len(there)} of 3" in note for note in reply.notes) == (len(there) < 3)
+    picture = {"layer": "layers", "accumulated": "lens", "head": "heads"}[by]
+    shown = Shown(target, position=position, against=against, run="first")
+    namespace = {"cache": padded.cache, "other": padded.other}
+    exec(written(service, picture, shown), namespace)
+    values = namespace["values"] if by == "head" else namespace["values"][0]
+    shift = sum(one.constant.double() for one in runs[0]) / len(there) if by == "accumulated" else 0
+    same(values.flatten(), (rows[0] + shift)[: values.numel()])
+
+
 def test_two_runs(padded):
     service = Service(padded.cache)
     target, true = service.targets().resolve(PAIRS), maps_of(padded, "pattern")
     result = residscope.compare_attention(padded.cache, padded.cache, HEADS)
     same(result.first.values, true)
     same(result.values, true * 0)
+    assert [value for *_, value in result.top(2)] == [0, 0]
     assert any("neither its destination" in note for note in result.notes)
     assert service.reply(ReadAttention(2, 3, target, prompt=0))[0].notes == []
 

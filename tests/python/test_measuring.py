@@ -210,7 +210,7 @@ def test_a_change_between_two_turns_ends_the_measurement_with_a_reason(run):
         measured(run, request)
 
 
-def test_an_exception_or_an_interrupt_leaves_nothing_behind(run):
+def test_an_exception_or_an_interrupt_leaves_nothing_behind(run, caplog):
     def state():
         return torch.is_grad_enabled(), torch.get_rng_state().tolist(), hook_state(run.model)
 
@@ -225,6 +225,9 @@ def test_an_exception_or_an_interrupt_leaves_nothing_behind(run):
     request = MeasureEffects(run.target)
     with pytest.raises(residscope.ResidscopeError, match="RuntimeError: mine"):
         measured(run, request)
+    [record] = [one for one in caplog.records if one.name == "residscope" and one.levelname == "ERROR"]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is fails[0]
     fails.pop(0)
     handle.remove()
     handle = run.model.blocks[1].register_forward_hook(hook)  # a new hook, so the run counts as another run

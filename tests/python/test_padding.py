@@ -251,19 +251,18 @@ def test_a_given_mask_determines_first_and_last_exactly(model, data):
 @pytest.mark.parametrize(
     ("position", "said"),
     [
-        *((at, "before the beginning of 1 of 3") for at in (0, 1, -6)),
+        *((at, f"Position {at % 6} is padding in 1 of 3") for at in (0, 1, -6, 4, 5, -1)),
         *((at, None) for at in (2, 3, -3)),
-        *((at, "after the end of 1 of 3") for at in (4, 5, -1)),
     ],
 )
-def test_a_view_says_if_a_mean_at_one_position_includes_padding(model, position, said):
+def test_a_view_says_if_a_mean_at_one_position_leaves_out_padding(model, position, said):
     cache = run(model, [[1, 5, 6, 7, 8, 9], [0, 0, 1, 9, 10, 11], [1, 12, 13, 14, 0, 0]])[1]
     service = Service(cache)
     for by in ("head", "layer", "accumulated"):
         ask = {"kind": "attribute", "by": by, "target": TARGET, "position": position}
         notes = service.answer({"id": "1", "ask": ask})[0]["reply"]["notes"]
         own = [note for note in notes if note != ATTENDED_TO_PADDING]  # this run had no mask
-        assert [f"lies {said}" in note for note in own] == [True] * bool(said)
+        assert [str(said) in note for note in own] == [True] * bool(said)
         assert service.answer({"id": "1", "ask": ask | {"prompt": 0}})[0]["reply"]["notes"] == []
 
 
@@ -357,7 +356,7 @@ def test_a_position_from_the_end_on_padding_has_a_note(model, position):
         *([residscope.token_lens(cache, 11, positions=[position])] if position == -1 else []),
     ]
     assert all("−1` is on padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
-    for fits in (3, -3, [-1, 2], [-1, -3]):
+    for fits in (2, -3, [-1, 2], [-1, -3]):
         assert residscope.attribute(cache, 11, by="layer", position=fits).notes == []
 
 

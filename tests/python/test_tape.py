@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import residscope
 from residscope.attribution.targets import Targets
 from residscope.cache.view import CacheView
 from residscope.causes import estimate as estimates
@@ -49,6 +50,23 @@ def test_the_gradients_are_those_of_a_separate_run(name, kind):
     assert not any(stream.requires_grad for stream in taped.replay.run.streams)
     assert all(weight.grad is None for weight in model.parameters())
     assert (hook_state(model), torch.is_grad_enabled()) == before
+
+
+def test_the_stream_may_have_another_precision_than_the_layers():
+    model = tiny.boot("llama").to(torch.bfloat16)
+    _, _, plain = tiny.run(model)
+    at = {kind: residscope.estimate(plain, "zero", ANSWERS, at=kind).effects for kind in ("z", "resid_pre", "mlp_out")}
+    for module in (model.ln_final, model.unembed):
+        module.float()
+    model.blocks[-1].register_forward_hook(
+        lambda _module, _given, output: (
+            (output[0].float(), *output[1:]) if isinstance(output, tuple) else output.float()
+        )
+    )
+    _, _, cache = tiny.run(model)
+    for kind, effects in at.items():
+        found = residscope.estimate(cache, "zero", ANSWERS, at=kind).effects
+        torch.testing.assert_close(found, effects, rtol=0.1, atol=0.05)
 
 
 def test_inside_inference_mode_the_gradients_are_the_same():

@@ -117,6 +117,29 @@ describe("spread over prompts", () => {
     expect(model.state.prompt).toBeNull();
   }, 20_000);
 
+  it("says in which prompts the position is padding: they are not in the mean", async () => {
+    const honest = enlargedKernel(SHAPE);
+    const padded: Kernel = (ask) => {
+      const outcome = honest(ask);
+      if ("failure" in outcome || outcome.reply.kind !== "attribute" || ask.kind !== "attribute") return outcome;
+      if (ask.prompt !== null) return outcome;
+      const buffers = (outcome.buffers ?? []).map((buffer, i) => {
+        const values = new Float32Array(buffer);
+        return values.map((value, at) => (i > 1 && at % SHAPE.prompts === 1 ? NaN : value)).buffer;
+      });
+      return { reply: { ...outcome.reply, prompts: 199 }, buffers };
+    };
+    const { root } = await open({ prompt: null, tab: "prompts", top_k: 2 }, padded);
+    await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
+    const written = all(root, ".rs-prompt-row .rs-number").map(text);
+    expect(written.slice(0, 3)).toEqual([expect.stringMatching(/\d/), "padding", expect.stringMatching(/\d/)]);
+    key(list(root), "ArrowDown");
+    key(list(root), "ArrowDown");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^prompt 1: the position is padding here \(.+ over 199 /);
+    key(list(root), "ArrowDown");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^prompt 2: logit difference [+−]\d/);
+  }, 20_000);
+
   it("reports if there are too many prompts to send, and requests nothing while it is hidden", async () => {
     const honest = enlargedKernel(SHAPE);
     const short: Kernel = (ask) => {

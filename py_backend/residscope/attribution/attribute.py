@@ -136,7 +136,9 @@ def attribute(
             query = Query(target, by, where, norm, layers, heads, sae, maps)
             result = decomposed(view, targets, query, output)
             result = with_notes(targets, result, position, output)
-            if "pos" in result.axes or "destination" in result.axes:
+            if where is not None:
+                result = replace(result, padding=positions.are_padding(view, where))
+            elif "pos" in result.axes or "destination" in result.axes:
                 result = replace(result, padding=~positions.real(view))
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:
@@ -173,9 +175,15 @@ def with_notes(targets: Targets, result: Attribution, position: Positions, logit
     """Return the result with notes on how answers, position and logits were understood."""
     target, view = result.target, targets.view
     unused = [] if logits is None or target is None or target.inner is None else [_LOGITS_UNUSED]
-    assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
+    assumed = positions.assumed(view) if isinstance(position, str) else _at_padding(view, position)
     shared = [] if target is None else shared_places(view, target)
     return replace(result, notes=targets.notes + unused + result.notes + shared + assumed)
+
+
+def _at_padding(view: CacheView, position: Positions) -> list[str]:
+    where = positions.resolve(view, position)
+    noted = [] if where is None else positions.padding_note(view, where)
+    return positions.on_padding(view, position) + noted + positions.attended(view)
 
 
 _LOGITS_UNUSED = "`logits=` was not used: this target is measured inside the model, not in the logits."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from residscope.base.packages import pandas
 from residscope.base.prompts import check_prompt_number
 from residscope.base.signed import signed
+from residscope.compute.farthest import farthest_first
 from residscope.terms import Component, Target
 
 if TYPE_CHECKING:
@@ -81,9 +82,10 @@ class Pairs:
         """
         values = self.of(prompt)
         flat = values.flatten()
-        chosen = flat.abs().topk(min(max(k, 0), flat.numel())).indices.tolist()
         width = values.shape[1]
-        return [(self.query[i // width].label, self.key[i % width].label, float(flat[i])) for i in chosen]
+        return [
+            (self.query[i // width].label, self.key[i % width].label, float(flat[i])) for i in farthest_first(flat, k)
+        ]
 
     def to_frame(self, prompt: int | None = None) -> DataFrame:
         """Return a pandas table: a row for each component at the destination, a column for each one at the source.
@@ -145,5 +147,5 @@ def strongest(values: Float[Tensor, "query key"], k: int) -> tuple[list[int], li
 
     The sum over a row or a column is what the component contributes on its side.
     """
-    rows, columns = (values.sum(axis).abs().topk(min(k, values.shape[1 - axis])).indices.tolist() for axis in (1, 0))
+    rows, columns = (farthest_first(values.sum(axis), k) for axis in (1, 0))
     return rows, columns

@@ -51,8 +51,8 @@ class Attribution:
         target: The target, each answer as its tokens. None if items with different targets are combined.
         model: The model's name.
         neuronpedia: For `by="feature"`, the id of the SAE on Neuronpedia. Empty if its configuration has none.
-        padding: With `position="all"`: `[batch, pos]`, which positions are padding. Means over prompts leave them out.
-            None for other positions, and if it is not known.
+        padding: Which values are at padding. Means over prompts leave them out. With `position="all"`: `[batch, pos]`.
+            With another position: `[batch]`, or None if it is padding in no prompt.
     """
 
     values: Float[Tensor, " component *each"]
@@ -71,7 +71,7 @@ class Attribution:
     target: Target | None = None
     model: str = ""
     neuronpedia: str = ""
-    padding: Bool[Tensor, "batch pos"] | None = None
+    padding: Bool[Tensor, "*batch"] | None = None
     _parts: int | None = None
     _grid: tuple[int, int] | None = None
 
@@ -122,14 +122,7 @@ class Attribution:
 
     def std(self) -> Float[Tensor, "component ..."]:
         """Return the standard deviation of each row over the prompts of `mean`. 0 for a single prompt."""
-        axis, left_out = self.axes.index("batch"), _left_out(self, self.values.ndim)
-        if left_out is None:
-            return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
-        from_mean = (self.values - self.mean().unsqueeze(axis)).masked_fill(
-            left_out.to(self.values.device), float("nan")
-        )
-        count = (~from_mean.isnan()).sum(axis)
-        return (from_mean.square().nansum(axis) / (count - 1).clamp(min=1)).sqrt().masked_fill(count == 0, float("nan"))
+        return spread_of(self, self.values)
 
     def to_frame(self) -> DataFrame:
         """Return a pandas table: a row per label, a column per prompt (and per position or head, if there are any).
@@ -212,11 +205,7 @@ class Attribution:
                 and heads. Positions without a value (with `targets.next_token()`, the last one) are left out.
         """
         values = self.values[: self.parts]
-        left_out = _left_out(self, values.ndim)
-        if prompt is not None:
-            values = of_prompt(self, values, prompt)
-        elif left_out is not None:
-            values = values.masked_fill(left_out.to(values.device), float("nan"))
+        values = without_padding(self, values) if prompt is None else of_prompt(self, values, prompt)
         means = values.reshape(self.parts, -1).nanmean(1)
         return [(self.components[i].label, float(means[i])) for i in strongest(means, k)]
 
@@ -245,7 +234,8 @@ class Attribution:
         rows = ", ".join(f"{label} {signed(value, largest).replace('−', '-')}" for label, value in top)
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
         of = f" of {', '.join(self.heads)}" if self.heads else ""
-        measured, constant, rest = (float(one.nanmean()) for one in (self.measured, self.constant, self.unexplained))
+        sums = (self.measured, self.constant, self.unexplained)
+        measured, constant, rest = (overall_mean(self, one) for one in sums)
         return (
             f'Attribution(by="{self.by}"{of}, {shape}; measured {measured:+.3f}, constant {constant:+.3f}, '
             f"unexplained {rest:+.1e}; {rows}"
@@ -267,6 +257,27 @@ def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor
     return mean_over(values, at, _left_out(result, values.ndim))
 
 
+def spread_of(result: Attribution, values: Tensor) -> Tensor:
+    """Return the standard deviation of values with the axes of the result, over the prompts of their mean."""
+    axis, left_out = result.axes.index("batch"), _left_out(result, values.ndim)
+    if left_out is None:
+        return values.std(axis, correction=1 if values.shape[axis] > 1 else 0)
+    from_mean = without_padding(result, values - of_prompt(result, values, None).unsqueeze(axis))
+    count = (~from_mean.isnan()).sum(axis)
+    return (from_mean.square().nansum(axis) / (count - 1).clamp(min=1)).sqrt().masked_fill(count == 0, float("nan"))
+
+
+def without_padding(result: Attribution, values: Tensor) -> Tensor:
+    """Return the values with NaN where a mean over prompts leaves them out. They may lack the result's first axes."""
+    left_out = _left_out(result, values.ndim)
+    return values if left_out is None else values.masked_fill(left_out.to(values.device), float("nan"))
+
+
+def overall_mean(result: Attribution, values: Tensor) -> float:
+    """Return one number, for a summary: the mean of all values that are known and not at padding."""
+    return float(without_padding(result, values).nanmean())
+
+
 def _left_out(result: Attribution, axes: int) -> Bool[Tensor, ...] | None:
     """Which values are left out of a mean over prompts, for the last axes of the result. None: none of them."""
     padded, empty = _padded(result, axes), result.constant.isnan()
@@ -279,6 +290,8 @@ def _padded(result: Attribution, axes: int) -> Bool[Tensor, ...] | None:
     padding = result.padding
     if padding is None or len(padding) == 1 or not bool(padding.any()):
         return None
+    if padding.ndim == 1:  # one position of each prompt
+        return padding.view(-1, *[1] * (len(result.axes) - 1 - result.axes.index("batch")))
     if "pos" in result.axes:
         return padding
     destinations = padding.T[:, None]  # [destination, head, batch]
@@ -287,7 +300,7 @@ def _padded(result: Attribution, axes: int) -> Bool[Tensor, ...] | None:
 
 def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:
     """Return the rows of the k largest positive values, then of the k largest negative values, strongest first."""
-    k = min(max(k, 0), len(values))
+    k, values = min(max(k, 0), len(values)), values.nan_to_num(0.0)  # `topk` would rank NaN first
     best, worst = values.topk(k), values.topk(k, largest=False)
     rows = [i for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True) if value > 0]
     return rows + [i for i, value in zip(worst.indices.tolist(), worst.values.tolist(), strict=True) if value < 0]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from residscope.base.arrays import as_list
 from residscope.cache.padding import notes as assumed
-from residscope.cache.padding import padding
+from residscope.cache.padding import padding, was_attended_to
+from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 
@@ -16,7 +17,19 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
 
-__all__ = ["Positions", "assumed", "first", "last", "on_padding", "real", "resolve"]
+__all__ = [
+    "Positions",
+    "are_padding",
+    "assumed",
+    "attended",
+    "first",
+    "is_about_mean",
+    "last",
+    "on_padding",
+    "padding_note",
+    "real",
+    "resolve",
+]
 
 Positions = int | Sequence[int] | Literal["last", "all"]
 """An index, one index for each prompt, `"last"` (each prompt's last real token) or `"all"` (every position)."""
@@ -86,6 +99,44 @@ def on_padding(view: CacheView, position: object) -> list[str]:
         f"`position={numbers}` is on padding in {len(affected)} of {view.batch} prompts, because it counts from the "
         'end of the row. `"last"` is each prompt\'s last real token.'
     ]
+
+
+def are_padding(view: CacheView, where: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"] | None:
+    """Return in which prompts the position is padding, on the CPU. None if it is a real token in every prompt."""
+    padded = ~real(view).gather(1, where.cpu()[:, None])[:, 0]
+    return padded if bool(padded.any()) else None
+
+
+def padding_note(view: CacheView, where: Int[Tensor, " batch"], prompt: int | None = None) -> list[str]:
+    """Return a note if the position at which a target is read is padding.
+
+    Args:
+        view: The cache.
+        where: The position in each prompt.
+        prompt: The prompt that is shown. None: all prompts, and their mean.
+    """
+    padded, places = are_padding(view, where), set(where.tolist())
+    if padded is None:
+        return []
+    if prompt is not None or view.batch == 1:
+        at = prompt or 0
+        return [f"Position {int(where[at])} of this prompt is padding."] if bool(padded[at]) else []
+    place, count = f"Position {places.pop()}" if len(places) == 1 else "The position", int(padded.sum())
+    if count == view.batch:
+        return [f"{place} is padding in all {count} prompts, so means over prompts have no value (NaN)."]
+    these = "this prompt" if count == 1 else "these prompts"
+    return [f"{place} is padding in {count} of {view.batch} prompts: means over prompts leave {these} out."]
+
+
+def is_about_mean(note: str) -> bool:
+    """Return whether a note of `padding_note` says how a mean over prompts is made."""
+    return "is padding in" in note and "means over prompts" in note
+
+
+def attended(view: CacheView, prompt: int | None = None) -> list[str]:
+    """Return a note if the model attended to the padding of the prompt (None: of any prompt)."""
+    is_affected = prompt is None or first(view)[prompt] > 0
+    return [ATTENDED_TO_PADDING] if is_affected and was_attended_to(view) else []
 
 
 def _whole_numbers(position: Any, count: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from residscope.cache.positions import Positions
@@ -194,21 +195,23 @@ def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
             "load the model outside of it, or measure effects with `patch`.",
         )
     with torch.inference_mode(False), torch.enable_grad(), hooks() as own:
-        added: list[Tensor] = []
-        for site in sites:
-            zero = torch.zeros(
-                view.batch, view.n_pos, *site.inner, dtype=measurement.replay.run.final.dtype,
-                device=measurement.replay.run.final.device, requires_grad=True,
-            )  # fmt: skip
-            added.append(zero)
-            own.after(site.module, site.change(lambda output, zero=zero: output + zero, view.batch))
-            zero.register_hook(stoppable)
+        made: dict[int, Tensor] = {}
+
+        def add_zero(output: Tensor, number: int) -> Tensor:
+            if number not in made:  # in the output's own precision, so that the model's next product is as before
+                made[number] = torch.zeros_like(output, requires_grad=True)
+                made[number].register_hook(stoppable)
+            return output + made[number]
+
+        for number, site in enumerate(sites):
+            own.after(site.module, site.change(partial(add_zero, number=number), view.batch))
         try:
             mask = measurement.replay.mask
             tokens, mask = measurement.replay.tokens.clone(), None if mask is None else mask.clone()
             final = whole_run(view, tokens, mask, own, record=False, keep=False).final
             readout = measurement.readout.without_inference_tensors()
             value = readout.value(readout.pick(final[None]))[0]
+            added = [made[number] for number in range(len(sites))]
             found = torch.autograd.grad(value.sum(), added, allow_unused=True)
         except RuntimeError as error:
             raise ResidscopeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from residscope.base.prompts import check_prompt_number
+from residscope.compute.farthest import farthest_first
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -25,6 +26,4 @@ def in_prompt(effects: Float[Tensor, "*component batch"], prompt: int | None) ->
 
 def farthest(labels: list[str], effects: Float[Tensor, " component"], k: int) -> list[tuple[str, float]]:
     """Return the k components whose effect is farthest from 0, the farthest first. NaN is left out."""
-    distance = effects.abs().nan_to_num(-1.0)
-    chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
-    return [(labels[i], float(effects[i])) for i in chosen]
+    return [(labels[i], float(effects[i])) for i in farthest_first(effects, k)]

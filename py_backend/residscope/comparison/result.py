@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from residscope.attribution.result import Attribution
+from residscope.attribution.result import Attribution, overall_mean
 from residscope.base.packages import pandas
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
@@ -143,9 +143,9 @@ class Comparison(Attribution):
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
         of = f" of {', '.join(self.heads)}" if self.heads else ""
         numbers = {"measured": self.measured, "written": self.written_total, "read": self.read_total}
-        means = ", ".join(f"{name} {float(value.mean()):+.3f}" for name, value in numbers.items())
+        means = ", ".join(f"{name} {overall_mean(self, value):+.3f}" for name, value in numbers.items())
         return (
             f'Comparison(by="{self.by}"{of}, {shape}; second - first: {means}, '
-            f"unexplained {float(self.unexplained.mean()):+.1e}; {rows}"
+            f"unexplained {overall_mean(self, self.unexplained):+.1e}; {rows}"
             f"{''.join(f'; note: {note}' for note in self.notes)})"
         )

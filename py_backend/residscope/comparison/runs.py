@@ -69,12 +69,27 @@ class Given:
     model: ModelLike = None
 
     def other(self, given: Given) -> Given:
-        """Return the second run, or this run if none was given. A cache without a model gets this run's model."""
+        """Return the second run, or this run if none was given. A cache without a model gets this run's model.
+
+        Raises:
+            ResidscopeError: If arguments were given for the second run, but no cache.
+        """
         if given.cache is None:
+            named = [name for name in _OF_OTHER if getattr(given, name) is not None]
+            if named:
+                listed = ", ".join(f"`other_{name}=`" for name in named)
+                raise ResidscopeError(
+                    "compare",
+                    f"{listed}: there is no other cache, so both runs are prompts of the first one. Give the other "
+                    "cache, `compare(cache, other, …)`, or leave this out.",
+                )
             return self
         known = given.model is not None or getattr(given.cache, "model", None) is not None
         model = given.model if known else self.model if self.model is not None else getattr(self.cache, "model", None)
         return replace(given, model=model)
+
+
+_OF_OTHER = ("logits", "tokens", "attention_mask", "model")
 
 
 def with_runs(given: Given, other: Given, work: Callable[[Run, Run], T]) -> T:

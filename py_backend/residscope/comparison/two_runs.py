@@ -106,10 +106,19 @@ def compared(
     notes += token_notes(first, second, (target, other), places, pairs, axes)
     notes += target_notes((target, other), (found[0].found.score, found[1].found.score), alignment)
     result = _difference(found, None if alignment.is_index else pairs, alignment, notes, places)
-    return result if pairs is None else _without_padding(result, first.view, second.view, pairs)
+    if where is None or beside is None:
+        if pairs is None or not ("pos" in axes or "destination" in axes):
+            return result
+        return _at_all_positions(result, first.view, second.view, pairs)
+    # At one position, a prompt that is left out of one run is left out of both, so that the means add up.
+    every = [positions.are_padding(run.view, at) for run, at in ((first, where), (second, beside))]
+    padded = [one for one in every if one is not None]
+    either = padded[0] | padded[-1] if padded else None
+    runs = [replace(run, padding=either) for run in (result.first, result.second)]
+    return replace(result, padding=either, first=runs[0], second=runs[1])
 
 
-def _without_padding(result: Comparison, first: CacheView, second: CacheView, pairs: Pairs) -> Comparison:
+def _at_all_positions(result: Comparison, first: CacheView, second: CacheView, pairs: Pairs) -> Comparison:
     """The comparison with the padding that means leave out. Padding in either run is padding of the difference."""
     own, others = (
         ~positions.real(view)[:, list(places)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from residscope.attribution.result import of_prompt, strongest
+from residscope.attribution.result import of_prompt, strongest, without_padding
 from residscope.attribution.target_words import unit_of
 from residscope.base.signed import signed
+from residscope.compute.farthest import farthest_first
 from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import QUIET, axis, colours, farthest, figure, target_words
 
@@ -104,8 +105,8 @@ def sides(shown: Shown) -> Figure:
     for n, result in enumerate(every):
         rows = of_prompt(result, result.values, shown.prompt)
         # Rows after the target's point are 0 and do not count. If only one other row is left, it is listed, too.
-        count, k = int((rows != 0).sum()), max(shown.k, 0)
-        chosen = rows.abs().topk(count if count <= k + 1 else k).indices.tolist()
+        count, k = int((rows.nan_to_num(0.0) != 0).sum()), max(shown.k, 0)
+        chosen = farthest_first(rows, count if count <= k + 1 else k)
         labels = [result.components[i].label for i in chosen]
         values: list[float] = rows[chosen].tolist()
         if count > len(chosen):
@@ -144,12 +145,14 @@ def prompts(shown: Shown) -> Figure:
     """Draw a bar for each prompt, for each given row. The default is the strongest row; in the logit lens, the last."""
     result = shown.result
     lens = result.by == "accumulated"
-    strongest_row = result.components[int(result.values[: result.parts].mean(1).abs().argmax())]
+    strongest_row = result.components[
+        int(of_prompt(result, result.values[: result.parts], None).abs().nan_to_num(-1.0).argmax())
+    ]
     labels = checked_labels(result, shown.rows or [(result.components[-1] if lens else strongest_row).label])
     traces: list[Mapping[str, object]] = []
     for n, label in enumerate(labels):
         row = result.values[result.labels.index(label)]
-        values = (row + result.constant if lens else row).tolist()
+        values = without_padding(result, row + result.constant if lens else row).tolist()
         end = farthest(values)
         hover = [f"{label}, prompt {prompt}: {signed(value, end)} {shown.unit}" for prompt, value in enumerate(values)]
         trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}

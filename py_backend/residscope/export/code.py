@@ -60,10 +60,10 @@ def _lens(script: Script) -> list[str]:
     norm = {"norm": '"recomputed"'} if script.request.shown.norm == "recomputed" else {}
     norm |= script.transport
     rows = "(attribution.values + attribution.constant)"
-    which = f"{rows}.mean(1)" if script.prompt is None else f"{rows}[:, {script.prompt}]"
+    which = script.mean(rows, 1) if script.prompt is None else f"{rows}[:, {script.prompt}]"
     return [
         script.attribute("accumulated", **script.position, **norm),
-        f"values = {which}  # [point], {script.unit}, {script.prompt_words}; names: attribution.labels",
+        f"values = {which}  # [point], {script.unit}, {script.mean_words}; names: attribution.labels",
         script.figure(),
     ]
 
@@ -75,7 +75,7 @@ def _layers(script: Script) -> list[str]:
     which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     return [
         script.attribute("layer", **script.position),
-        f"values = {which}  # [component], {script.unit}, {script.prompt_words}; names: attribution.labels",
+        f"values = {which}  # [component], {script.unit}, {script.mean_words}; names: attribution.labels",
         script.figure(),
     ]
 
@@ -88,10 +88,10 @@ def _heads(script: Script) -> list[str]:
     against = script.request.shown.against
     if against is not None:
         return compared_code.heads(script, against)
-    which = "attribution.grid.mean(-1)" if script.prompt is None else f"attribution.grid[..., {script.prompt}]"
+    which = script.mean("attribution.grid", -1) if script.prompt is None else f"attribution.grid[..., {script.prompt}]"
     return [
         script.attribute("head", **script.position),
-        f"values = {which}  # [layer, head], {script.unit}, {script.prompt_words}",
+        f"values = {which}  # [layer, head], {script.unit}, {script.mean_words}",
         script.figure(),
     ]
 
@@ -108,7 +108,7 @@ def _ranking(script: Script) -> list[str]:
     kind = [] if shown.ranking == "neurons" else ['"ranking"']
     return [
         script.attribute("head" if shown.ranking == "heads" else "neuron", **script.position, **layer),
-        f"values = [value for _, value in {which}]  # {script.unit}, {script.prompt_words}; names and values: {which}",
+        f"values = [value for _, value in {which}]  # {script.unit}, {script.mean_words}; names and values: {which}",
         script.figure(*kind, f"k={k}"),
     ]
 

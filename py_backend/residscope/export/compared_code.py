@@ -19,7 +19,7 @@ def lens(script: Script, against: Against) -> list[str]:
     norm = {"norm": '"recomputed"'} if script.request.shown.norm == "recomputed" else {}
     return [
         _comparison(script, against, "accumulated", norm),
-        f"values = [(run.values + run.constant){_prompt(script, '.mean(1)', '[:, 0]')} "
+        f"values = [{_prompt(script, '(run.values + run.constant)', 1)} "
         "for run in (attribution.first, attribution.second)]",
         f"# each [point], {script.unit}, {_words(script)}; names: attribution.labels",
         *_both(),
@@ -30,8 +30,7 @@ def layers(script: Script, against: Against) -> list[str]:
     """Return code for the rows of both runs."""
     return [
         _comparison(script, against, "layer", {}),
-        f"values = [run.values{_prompt(script, '.mean(1)', '[:, 0]')} "
-        "for run in (attribution.first, attribution.second)]",
+        f"values = [{_prompt(script, 'run.values', 1)} for run in (attribution.first, attribution.second)]",
         f"# each [component], {script.unit}, {_words(script)}; names: attribution.labels",
         *_both(),
     ]
@@ -40,10 +39,10 @@ def layers(script: Script, against: Against) -> list[str]:
 def heads(script: Script, against: Against) -> list[str]:
     """Return code for the map of one run, or of the difference."""
     run = script.request.shown.run
-    of, which = _VALUES[run], _prompt(script, ".mean(-1)", "[..., 0]")
+    of = _VALUES[run]
     return [
         _comparison(script, against, "head", {}),
-        f"values = {of}.grid{which}  # [layer, head], {script.unit}, {_words(script)}",
+        f"values = {_prompt(script, f'{of}.grid', -1)}  # [layer, head], {script.unit}, {_words(script)}",
         f"figure = {of}.to_plotly()",
     ]
 
@@ -72,11 +71,10 @@ def ranking(script: Script, against: Against) -> list[str]:
 def runs(script: Script) -> list[str]:
     """Return code for the heads of both runs, as points."""
     against = _against(script)
-    one = _prompt(script, ".mean(-1)", "[..., 0]")
     prompt = [] if script.prompt is None else ["prompt=0"]
     return [
         _comparison(script, against, "head", {}),
-        f"values = [run.grid{one} for run in (attribution.first, attribution.second)]",
+        f"values = [{_prompt(script, 'run.grid', -1)} for run in (attribution.first, attribution.second)]",
         f"# each [layer, head], {script.unit}, {_words(script)}",
         call("figure = attribution.to_plotly", ['"scatter"', *prompt]),
     ]
@@ -184,15 +182,20 @@ def _other_mask(script: Script, against: Against) -> dict[str, str]:
     return {"other_attention_mask": f"[[1] * {view.n_pos}] * {view.batch}"}
 
 
-def _prompt(script: Script, mean: str, one: str) -> str:
-    return mean if script.prompt is None else one
+def _prompt(script: Script, values: str, axis: int) -> str:
+    """The values of the compared prompt, or their mean over prompts, which are axis 1 or the last axis (-1)."""
+    if script.prompt is None:
+        return script.mean(values, axis)
+    return f"{values}[{'...' if axis == -1 else ':'}, 0]"
 
 
 def _words(script: Script) -> str:
     """The run and the prompts of the values, for the comment after them."""
     words = {"first": "the first run", "second": "the second run", "difference": "second − first"}
     of_both = script.request.picture in ("lens", "layers", "runs", "attention-of-runs")
-    mean = f", the mean over {script.view.batch} prompts" if script.prompt is None and script.view.batch > 1 else ""
+    is_of_one = script.request.picture not in ("attention-of-runs", "token-lens")  # position
+    which = script.mean_words if is_of_one else script.prompt_words
+    mean = f", {which}" if script.prompt is None and script.view.batch > 1 else ""
     both = "first and second run"
     if script.request.picture == "attention-of-runs":
         both += f", {words['difference']}"

@@ -15,6 +15,6 @@ def features(script: Script) -> list[str]:
     which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     return [
         script.attribute("feature", sae=script.sae(saes[name]), **script.position),
-        f"values = {which}  # [component], {script.unit}, {script.prompt_words}; names: attribution.labels",
+        f"values = {which}  # [component], {script.unit}, {script.mean_words}; names: attribution.labels",
         script.figure(),
     ]

@@ -71,14 +71,19 @@ class Shown:
     @property
     def title(self) -> str:
         """The decomposition in words, and the prompts that are shown."""
-        count = self.result.values.shape[self.result.axes.index("batch")]
-        which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
+        count = every = self.result.values.shape[self.result.axes.index("batch")]
+        padding = self.result.padding
+        if padding is not None and padding.ndim == 1 and every > 1:
+            count -= int(padding.sum())  # the mean leaves these prompts out
+        which = (
+            f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompt{'' if count == 1 else 's'}"
+        )
         target, title = self.result.target, usual_figure(self.result.by)[1]
         if self.result.by == "accumulated" and target is not None and target.inner is not None:
             title = "The residual stream up to each point"  # the target is not read from logits
         if isinstance(self.result, Comparison):
             title += _SHARES[self.result.share]
-        return title + (f", {which}" if count > 1 else "")
+        return title + (f", {which}" if every > 1 else "")
 
     @property
     def padding(self) -> Tensor | None:
@@ -97,7 +102,7 @@ class Shown:
         return max(ends.pop() - has_next, 0)
 
     def _padding_of_shown(self) -> Tensor | None:
-        padding = self.result.padding
+        padding = self.result.padding if "pos" in self.result.axes else None
         return padding if padding is None or self.prompt is None else padding[self.prompt][None]
 
     def position_names(self, count: int) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from residscope.attribution.result import Attribution, of_prompt
+from residscope.attribution.result import Attribution, of_prompt, spread_of
 from residscope.base.signed import signed
+from residscope.compute.farthest import farthest_first
 from residscope.errors import ResidscopeError
 from residscope.export.bars import layers, prompts, ranking, sides
 from residscope.export.figure_data import Shown, checked_labels, usual_figure
@@ -136,7 +137,7 @@ def _lens(shown: Shown) -> Figure:
     traces: list[Mapping[str, object]] = []
     suffix = ""
     if shown.prompt is None and result.values.shape[1] > 1:
-        spread = (result.values + result.constant).std(1).tolist()
+        spread = spread_of(result, result.values + result.constant).tolist()
         upper = [value + sd for value, sd in zip(points, spread, strict=True)]
         lower = [value - sd for value, sd in zip(points, spread, strict=True)]
         band = {"type": "scatter", "mode": "lines", "x": x + x[::-1], "y": upper + lower[::-1], "fill": "toself"}
@@ -163,7 +164,7 @@ def _scatter(shown: Shown) -> Figure:
         )
     x = shown.values
     y = of_prompt(other, other.values, shown.prompt).to(x.device)  # two caches may be on two devices
-    far = set((x - y).abs().topk(min(_LABELLED, len(x))).indices.tolist())
+    far = set(farthest_first(x - y, _LABELLED))
     labels = shown.result.labels
     end = max(limit(x), limit(y)) * 1.05
     one, two = map(name, shown.names)

@@ -217,17 +217,19 @@ def _token_lens(script: Script) -> list[str]:
 def _prompts(script: Script) -> list[str]:
     heads = script.request.shown.heads
     if not heads:
+        last = "attribution.values[-1] + attribution.constant"
         return [
             script.attribute("accumulated", **script.for_all_prompts),
-            f"values = attribution.values[-1] + attribution.constant  # [prompt], {script.unit}",
+            f"values = {script.each_prompt(last)}  # [prompt], {script.unit}",
             'figure = attribution.to_plotly("prompts")',
         ]
     pairs = [parse(head) for head in heads]
     layers, each = ([place[i] for place in pairs] for i in (0, 1))
+    axes = "[prompt]" if len(heads) == 1 else "[head, prompt]"
     which = f"{layers[0]}, {each[0]}" if len(heads) == 1 else f"{layers}, {each}"
     return [
         script.attribute("head", **script.for_all_prompts),
-        f"values = attribution.grid[{which}]  # {'[prompt]' if len(heads) == 1 else '[head, prompt]'}, {script.unit}",
+        f"values = {script.each_prompt(f'attribution.grid[{which}]')}  # {axes}, {script.unit}",
         call("figure = attribution.to_plotly", ['"prompts"', f"rows={literal(heads)}"]),
     ]
 
@@ -281,7 +283,7 @@ def _why(script: Script) -> list[str]:
     options += [] if script.prompt is None else [f"prompt={which}"]
     return [
         f"attribution = {listed(columns)}",
-        f"values = [{of} for column in attribution]  # each [component], {script.prompt_words}; "
+        f"values = [{of} for column in attribution]  # each [component], {script.mean_words}; "
         "names: attribution[0].labels",
         call("figure = attribution[0].to_plotly", ['"sides"', *options]),
     ]

@@ -251,6 +251,31 @@ class Script:
             return f"prompt {self.prompt}" if count > 1 else "the prompt"
         return f"the mean over {count} prompts" if count > 1 else "the prompt"
 
+    @property
+    def mean_words(self) -> str:
+        """`prompt_words` for a picture of one position: how many prompts are in the mean."""
+        left = 0 if self.prompt is not None else self.left_out
+        return self.prompt_words if not left else f"the mean over {self.view.batch - left} of {self.view.batch} prompts"
+
+    @property
+    def left_out(self) -> int:
+        """The number of prompts that a mean leaves out, because the shown position is padding there."""
+        where = places_of(self.view, self.request.shown.target, self.request.shown.position)
+        padded = None if where is None or self.view.batch == 1 else positions.are_padding(self.view, where)
+        return 0 if padded is None else int(padded.sum())
+
+    def mean(self, values: str, axis: int) -> str:
+        """Return the code of a mean over prompts, which are axis 1 of the values, or the last axis (-1)."""
+        real = f"[{'...' if axis == -1 else ':'}, ~attribution.padding]" if self.left_out else ""
+        return f"{values}{real}.mean({axis})"
+
+    def each_prompt(self, values: str) -> str:
+        """Return the code of the values of every prompt, with NaN where the position is padding, as in the panel."""
+        if not self.left_out:
+            return values
+        values = f"({values})" if " " in values else values
+        return f'{values}.masked_fill(attribution.padding, float("nan"))'
+
     def extras(self, *names: str) -> dict[str, str]:
         """Return the arguments `logits=`, `tokens=`, `attention_mask=`, `model=` and `lens=`, if they were given.
 

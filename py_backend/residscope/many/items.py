@@ -41,6 +41,7 @@ class Items:
     """
 
     def __init__(self, items: object, call: str = "attribute_many") -> None:
+        items = _listed(items)
         if is_cache(items):
             one = call.removesuffix("_many")
             raise ResidscopeError(
@@ -96,6 +97,18 @@ class Items:
                 f"There were only {count} items, but {done} are done already (`resume`). Pass the same items, "
                 "beginning with the first. More may follow.",
             )
+
+
+def _listed(items: object) -> object:
+    """The items of a dictionary of caches, such as `residscope.caches()`, or of a pandas Series, in their order."""
+    if isinstance(items, Mapping):
+        values: list[object] = list(items.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return values if values and all(map(is_cache, values)) else items  # pyright: ignore[reportUnknownVariableType]
+    if hasattr(items, "iloc") and isinstance(items, Iterable):  # its `[]` takes labels, not numbers
+        if getattr(items, "ndim", 1) != 1:
+            raise ResidscopeError("items", "A table is not a list of items: give one of its columns, or a list.")
+        return list(items)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return items
 
 
 def cache_and_options(

@@ -20,7 +20,7 @@ def notes_of(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[s
     notes: list[str] = []
     for items_by_note in list(by_kind.values())[:_NOTES_SHOWN]:
         note, numbers = next(iter(items_by_note)), sorted(itertools.chain.from_iterable(items_by_note.values()))
-        if _PADDED.search(note) and len(items_by_note) > 1:  # the numbers in such a note are true for one item only
+        if len(items_by_note) > 1:  # the numbers in the note are true for one item only
             notes.append(f"{_items(numbers)}, such as item {items_by_note[note][0]}: {note}")
         else:
             notes.append(note if len(numbers) == len(results) else f"{_items(numbers)}: {note}")
@@ -41,7 +41,7 @@ def notes_of(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[s
     return notes
 
 
-_PADDED = re.compile("treated as (padded|real)|is on padding in|begin at different positions")
+_PADDED = re.compile("treated as (padded|real)|is on padding in|this prompt is padding|begin at different positions")
 
 
 def _kind(note: str) -> str:

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from residscope.attribution.attribute import attribute
-from residscope.cache.positions import Positions
+from residscope.cache.positions import Positions, is_about_mean
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import ItemFacts, ItemResult, ResultLayout, copied
 from residscope.many.engine import Call, Schedule, run_call
@@ -146,7 +146,8 @@ def _attribute_item(
     is_padded = padding is not None and bool(padding.any())
     if padding is not None and "pos" in result.axes:  # for next tokens, padding has no values: means leave it out
         is_padded = is_padded and not bool(result.constant.isnan().to(padding.device)[padding].all())
-    notes = (*result.notes, _WITH_PADDING) if is_padded else tuple(result.notes)
+    notes = tuple(note for note in result.notes if not is_about_mean(note))
+    notes = (*notes, _WITH_PADDING) if is_padded else notes
     facts = ItemFacts(
         result.measured_from, result.own, result.tolerance, notes, model_fingerprint(cache, model),
         tokenizer_fingerprint(cache, model, answers),

@@ -12,6 +12,7 @@ from residscope.cache.component_names import name
 from residscope.cache.segments import Segments
 from residscope.cache.token_labels import mean_of_padded, token_texts
 from residscope.cache.view import CacheView
+from residscope.compute.farthest import farthest_first
 from residscope.compute.torch_context import in_torch_context
 from residscope.patterns.map_target import check_weighting, map_target, meaning_of
 from residscope.patterns.segment_maps import SegmentAttention, rolled_maps
@@ -90,11 +91,13 @@ class Attention:
         return attention_figure(self)
 
     def top(self, k: int = 3) -> list[tuple[str, int, int, float]]:
-        """Return the k cells farthest from 0, as tuples (head, destination, source, value)."""
+        """Return the k cells farthest from 0, as tuples (head, destination, source, value). NaN is left out."""
         flat = self.values.flatten()
-        chosen = flat.abs().topk(min(max(k, 0), flat.numel())).indices.tolist()
         _, rows, columns = self.values.shape
-        return [(self.heads[i // (rows * columns)], i // columns % rows, i % columns, float(flat[i])) for i in chosen]
+        return [
+            (self.heads[i // (rows * columns)], i // columns % rows, i % columns, float(flat[i]))
+            for i in farthest_first(flat, k)
+        ]
 
     def by_segment(self, segments: Segments) -> SegmentAttention:
         """Reduce each map to one row and one column for each segment.

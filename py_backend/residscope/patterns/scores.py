@@ -15,6 +15,7 @@ from residscope.cache import padding, positions
 from residscope.cache.component_names import name
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
+from residscope.compute.farthest import farthest_first
 from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
@@ -82,9 +83,7 @@ class Scores:
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """Return the k heads whose scores are farthest from 0, as pairs (name, score), the farthest first."""
         flat = self.values.flatten()
-        distance = flat.abs().nan_to_num(-1.0)  # heads without a score come last, and are left out
-        chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
-        return [(self.labels[i], float(flat[i])) for i in chosen]
+        return [(self.labels[i], float(flat[i])) for i in farthest_first(flat, k)]  # without heads that have no score
 
     def to_frame(self) -> DataFrame:
         """Return a pandas table with a row for each layer and a column for each head.

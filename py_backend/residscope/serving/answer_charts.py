@@ -11,13 +11,12 @@ from residscope.attribution.inner_facts import inner_facts
 from residscope.attribution.missing import lacking
 from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.result import strongest
-from residscope.cache import positions
-from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
-from residscope.serving.run_warnings import attended_notes, warnings_in
-from residscope.terms import Component, ComponentTable, Position
+from residscope.serving.run_warnings import warnings_in
+from residscope.serving.shown_prompts import ShownPrompts, padding_notes
+from residscope.terms import Component, ComponentTable
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
 
@@ -37,6 +36,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     target, where = context.asked(request.target, request.position, prompt)
     norm, refusal = request.norm if request.by == "accumulated" else "frozen", None
     check_not_on_padding(view, target, where, prompt)
+    prompts = ShownPrompts.at(view, where, prompt)
     try:
         transport = request.transport if request.by == "accumulated" else "plain"
         result = context.decomposed(target, request.by, where, norm, transport=transport)
@@ -49,30 +49,24 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         except ResidscopeError:
             raise error from None
 
-    def in_view(per_prompt: Tensor) -> Tensor:
-        return _of_prompt(per_prompt, prompt)
-
     def optional(per_prompt: Tensor) -> float | None:
-        return number(in_view(per_prompt))
+        return number(prompts.of(per_prompt))
 
     notes = [refusal] if refusal else list[str]()
     notes += [note for note in result.notes if note not in (refusal or "")]
-    attended = attended_notes(view, prompt)
-    notes += positions.assumed(view) if request.position == "last" else attended
-    notes = [note for note in notes if note != ATTENDED_TO_PADDING or attended]
-    notes += _on_padding(view, request.position) if prompt is None else []
+    notes += padding_notes(view, request.position, prompts)
     reply = AttributionReply(
         by=request.by,
         components=ComponentTable.of(result.components),
         measured=optional(result.measured),
-        constant=float(in_view(result.constant)),
+        constant=float(prompts.of(result.constant)),
         unexplained=optional(result.unexplained),
         # In the mean over prompts, errors of opposite signs would cancel. So the worst prompt is shown instead.
-        worst=number(result.unexplained.abs().max()) if prompt is None else optional(result.unexplained),
+        worst=number(prompts.worst(result.unexplained)) if prompt is None else optional(result.unexplained),
         tolerance=result.tolerance,
         measured_from=result.measured_from,
         own=result.own,
-        prompts=view.batch if prompt is None else 1,
+        prompts=prompts.count,
         notes=notes,
         refusal=refusal,
         missing=lacking(result.by, result.missing),
@@ -87,13 +81,13 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         rows = ComponentTable.of([*_every_head(view), *result.components[parts:]])
         reply = msgspec.structs.replace(reply, components=rows)
         values = torch.cat([heads, values[parts:]])
-    buffers = [float32(in_view(values))]
+    buffers = [float32(prompts.of(values))]
     if prompt is None and view.batch > 1:
         # The logit lens shows row + constant. The constant may differ between prompts, so it adds to the deviation.
         varying = values + result.constant if request.by == "accumulated" else values
-        buffers.append(float32(varying.std(-1)))
+        buffers.append(float32(prompts.std(varying)))
         if values.numel() <= _PER_PROMPT:
-            buffers += [float32(values), float32(result.constant)]
+            buffers += [float32(prompts.with_gaps(each)) for each in (values, result.constant)]
             reply = msgspec.structs.replace(reply, per_prompt=True)
     return reply, buffers
 
@@ -104,8 +98,9 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
     prompt = view.check_prompt(request.prompt)
     target, where = context.asked(request.target, request.position, prompt)
     check_not_on_padding(view, target, where, prompt)
+    prompts = ShownPrompts.at(view, where, prompt)
     result = context.decomposed(target, "neuron", where, layers=request.layer)
-    rows = _of_prompt(result.values, prompt)
+    rows = prompts.of(result.values)
     neuron_values = rows[: result.parts]
     chosen = strongest(neuron_values, min(max(request.k, 1), 50))
     biases = [i for i, row in enumerate(result.components[result.parts :], result.parts) if row.kind == "mlp_bias"]
@@ -115,28 +110,9 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
         layers=1 if request.layer is not None else len({row.layer for row in result.components[: result.parts]}),
         total=float(neuron_values.sum()),
         bias=float(rows[biases].sum()),
-        notes=result.notes + (positions.assumed(view) if request.position == "last" else []),
+        notes=result.notes + padding_notes(view, request.position, prompts),
     )
     return reply, [float32(neuron_values[chosen])]
-
-
-def _on_padding(view: CacheView, position: Position) -> list[str]:
-    """Notes if the mean includes positions that are padding in some prompts."""
-    if position == "last":
-        return []
-    at = position % view.n_pos
-    before, after = sum(at < first for first in positions.first(view)), sum(at > end for end in positions.last(view))
-    counts = ((before, "before the beginning"), (after, "after the end"))
-    return [
-        f"Position {position} lies {where} of {count} of {view.batch} prompts: their padding is in the mean."
-        for count, where in counts
-        if count
-    ]
-
-
-def _of_prompt(per_prompt: Tensor, prompt: int | None) -> Tensor:
-    """The values of one prompt, or the mean over prompts. Prompts are the last axis."""
-    return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
 
 
 def _every_head(view: CacheView) -> list[Component]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.attribution.decompose import Query
 from residscope.attribution.missing import lacking
 from residscope.attribution.result import Attribution
+from residscope.cache import positions
 from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.comparison.notes import of_runs
 from residscope.comparison.result import Comparison
@@ -17,8 +18,9 @@ from residscope.comparison.same_shape import check_shapes
 from residscope.comparison.two_runs import compared
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext, check_one_answer, check_one_source
-from residscope.serving.run_warnings import attended_notes, warnings_in
+from residscope.serving.run_warnings import warnings_in
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
+from residscope.serving.shown_prompts import ShownPrompts
 from residscope.terms import Component, ComponentTable, ShownBy, Target
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Compare, ComparisonReply, RunSum, WarningKind
@@ -49,6 +51,8 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
     check_shapes(first.view, second.view)
     prompt, other_prompt = prompts_of(first, second, request.against, request.prompt)
     result, refusal = _compared(first, second, request, (prompt, other_prompt))
+    batch = result.values.shape[-1]
+    prompts = ShownPrompts(batch, None, result.padding if batch > 1 else None).checked()
     values = [result.first.values, result.second.values, result.written, result.read]
     components = result.components
     if request.by == "head":  # the whole map, with NaN in layers without attention
@@ -59,26 +63,27 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
         values = [torch.cat([heads, part[parts:]]) for heads, part in zip(maps, values, strict=True)]
         components = [*(Component("head", *divmod(cell, view.n_heads)) for cell in range(cells)), *components[parts:]]
     # As for a single run, each prompt that attended to padding has a note, at every position.
-    attended = attended_notes(first.view, prompt), attended_notes(second.view, other_prompt)
+    attended = positions.attended(first.view, prompt), positions.attended(second.view, other_prompt)
     about_runs = [
         [note for note in run.notes if note != ATTENDED_TO_PADDING] + more
         for run, more in zip((result.first, result.second), attended, strict=True)
     ]
     notes = [note for note in result.notes if not note.endswith(ATTENDED_TO_PADDING)] + of_runs(*attended)
-    sums = [_sum(run, warnings_in(notes)) for run, notes in zip((result.first, result.second), about_runs, strict=True)]
+    runs = zip((result.first, result.second), about_runs, strict=True)
+    sums = [_sum(run, prompts, warnings_in(about)) for run, about in runs]
     reply = ComparisonReply(
         by=request.by,
         components=ComponentTable.of(components),
         first=sums[0],
         second=sums[1],
-        difference=_sum(result, list(dict.fromkeys([*sums[0].warnings, *sums[1].warnings]))),
-        read=float(result.read_total.mean()),
-        prompts=first.view.batch if prompt is None else 1,
+        difference=_sum(result, prompts, list(dict.fromkeys([*sums[0].warnings, *sums[1].warnings]))),
+        read=float(prompts.of(result.read_total)),
+        prompts=prompts.count,
         notes=([refusal] if refusal else []) + [note for note in notes if note not in (refusal or "")],
         refusal=refusal,
         missing=lacking(result.by, result.missing),
     )
-    return reply, [float32(part.mean(-1)) for part in values]
+    return reply, [float32(prompts.of(part)) for part in values]
 
 
 def _compared(
@@ -110,18 +115,18 @@ def _compared(
             raise error from None
 
 
-def _sum(run: Attribution, warnings: list[WarningKind]) -> RunSum:
-    """The sum of a run's rows. `worst` is the largest unexplained rest of all prompts."""
+def _sum(run: Attribution, prompts: ShownPrompts, warnings: list[WarningKind]) -> RunSum:
+    """The sum of a run's rows. `worst` is the largest unexplained rest of all prompts in the mean."""
 
     def mean(values: Tensor) -> float | None:
-        return number(values.mean())
+        return number(prompts.of(values))
 
     unexplained = run.unexplained
     return RunSum(
         measured=mean(run.measured),
-        constant=float(run.constant.mean()),
+        constant=float(prompts.of(run.constant)),
         unexplained=mean(unexplained),
-        worst=number(unexplained.abs().max()) if unexplained.numel() > 1 else mean(unexplained),
+        worst=number(prompts.worst(unexplained)) if unexplained.numel() > 1 else mean(unexplained),
         tolerance=run.tolerance,
         measured_from=run.measured_from,
         own=run.own,

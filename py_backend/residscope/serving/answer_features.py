@@ -14,6 +14,7 @@ from residscope.cache import positions
 from residscope.cache.dictionaries import Dictionary
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
+from residscope.serving.shown_prompts import ShownPrompts, padding_notes
 from residscope.terms import MOST_OF_NAME, AttentionScore, Component, ComponentTable, Target
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import (
@@ -26,7 +27,7 @@ from residscope.wire.protocol import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 Saes = Mapping[str, Any]
@@ -49,6 +50,7 @@ def features(context: RequestContext, saes: Saes, request: ReadFeatures) -> tupl
     target, where = context.asked(request.target, request.position, prompt)
     assert where is not None  # a view shows one position
     check_not_on_padding(view, target, where, prompt)
+    prompts = ShownPrompts.at(view, where, prompt)
     dictionary = Dictionary.of(view, given)
     result = context.decomposed(target, "feature", where, sae=given)
     layers, refusal = _layers(context, target, where)
@@ -58,13 +60,11 @@ def features(context: RequestContext, saes: Saes, request: ReadFeatures) -> tupl
     sums = result.values[own].sum(0)
     measured = None if layers is None else _sum_of_site(layers, result)
 
-    def in_view(values: Tensor) -> Tensor:
-        return _of_prompt(values, prompt)
-
-    values = in_view(result.values)
+    values = prompts.of(result.values)
     encoded = activations_at(view, dictionary, where)
-    activations = in_view(encoded.T)
-    on: list[int] = _on(encoded, prompt).nonzero().flatten().tolist()
+    activations = prompts.of(encoded.T)
+    is_on = (prompts.each(encoded.T) != 0).any(-1)
+    on: list[int] = is_on.nonzero().flatten().tolist()
     active = [feature for feature in on if feature in place]
     strength = {feature: abs(float(values[place[feature]])) for feature in active}
     listed = sorted(active, key=lambda one: -strength[one])[: request.k]
@@ -79,14 +79,14 @@ def features(context: RequestContext, saes: Saes, request: ReadFeatures) -> tupl
         row=ComponentTable.of([dictionary.site.row(view)]),
         components=ComponentTable.of(result.components[i] for i in rows),
         links=["" for _ in others] + [result.link(feature) or "" for feature in listed],
-        active=int(_on(encoded, prompt).sum()),
+        active=len(on),
         others=float(values[[i for i in own if i not in listed_rows]].sum()),
-        total=float(in_view(sums)),
-        measured=None if measured is None else number(in_view(measured)),
-        worst=None if measured is None else number(_worst(sums - measured, prompt)),
+        total=float(prompts.of(sums)),
+        measured=None if measured is None else number(prompts.of(measured)),
+        worst=None if measured is None else number(prompts.worst(sums - measured)),
         tolerance=result.tolerance,
-        prompts=view.batch if prompt is None else 1,
-        notes=result.notes + refusal + (positions.assumed(view) if request.position == "last" else []),
+        prompts=prompts.count,
+        notes=result.notes + refusal + padding_notes(view, request.position, prompts),
     )
     nothing = torch.full((len(others),), float("nan"), dtype=activations.dtype, device=activations.device)
     return reply, [float32(values[rows]), float32(torch.cat([nothing, activations[listed]]))]
@@ -182,17 +182,3 @@ def _sum_of_site(layers: Attribution, result: Attribution) -> Float[Tensor, " ba
     """The sum of those rows by layer that the SAE's rows replace."""
     kept = set(result.components)
     return layers.values[[i for i, row in enumerate(layers.components) if row not in kept]].sum(0)
-
-
-def _on(encoded: Float[Tensor, "batch feature"], prompt: int | None) -> Bool[Tensor, " feature"]:
-    """Which features are active in the prompt, or in any prompt."""
-    return (encoded != 0).any(0) if prompt is None else encoded[prompt] != 0
-
-
-def _worst(gaps: Float[Tensor, " batch"], prompt: int | None) -> Tensor:
-    return gaps.abs().max() if prompt is None else gaps[prompt].abs()
-
-
-def _of_prompt(values: Tensor, prompt: int | None) -> Tensor:
-    """The values of one prompt, or the mean over prompts. Prompts are the last axis."""
-    return values.mean(-1) if prompt is None else values[..., prompt]

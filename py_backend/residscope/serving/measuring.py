@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -18,6 +19,8 @@ from residscope.errors import ResidscopeError, copied
 from residscope.serving import turns
 
 R = TypeVar("R")
+
+_log = logging.getLogger("residscope")
 
 TURN = 0.1
 """The length of a turn in seconds. A single long step may exceed it."""
@@ -146,6 +149,7 @@ class SteppedRun(Generic[R]):
             self.error = copied(error)
             self._end("failed")
         except BaseException as error:  # in a hook of the user, for example
+            _log.exception("A run of the model failed.")
             self.error = ResidscopeError("run", f"The run of the model failed: {type(error).__name__}: {error}")
             self._end("failed")
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from residscope.cache import padding, positions
 from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.structure_notes import TRAINING
-from residscope.cache.view import CacheView
 from residscope.session.change_notes import OTHER_MODEL, WEIGHTS_CHANGED
 from residscope.wire.protocol import WarningKind
 
@@ -23,12 +21,3 @@ _WARNINGS: dict[str, WarningKind] = {
 def warnings_in(notes: Sequence[str]) -> list[WarningKind]:
     """Return which warnings are among the notes."""
     return list(dict.fromkeys(_WARNINGS[note] for note in notes if note in _WARNINGS))
-
-
-def attended_notes(view: CacheView, prompt: int | None) -> list[str]:
-    """Return the note that the prompt attended to padding; with None, that some prompt did.
-
-    A prompt without padding did not.
-    """
-    is_padded = prompt is None or positions.first(view)[prompt] > 0
-    return [ATTENDED_TO_PADDING] if is_padded and padding.was_attended_to(view) else []

@@ -26,7 +26,8 @@ class Attribute(Request, frozen=True, tag="attribute"):
 
     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]: for `accumulated` that
     of row + constant, otherwise that of the row. Unless there are too many values (`per_prompt`), buffer 2 has the rows
-    of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt].
+    of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt]. The mean
+    leaves out prompts in which the position is padding: their values in buffers 2 and 3 are NaN.
     """
 
     takes_long = "large caches"
@@ -50,7 +51,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
     does not give the measured value. `inner` describes a target inside the model. `warnings` are the kinds of those
-    `notes` that concern every number of this run.
+    `notes` that concern every number of this run. `prompts` is the number of prompts in the mean.
     """
 
     by: By

@@ -29,7 +29,7 @@ export interface Setting {
   tokens: TokenAt[];
   destination: number | null;
   layers: number;
-  /** The number of prompts that the values are means over. */
+  /** The number of prompts in the mean of the charts. */
   prompts: number;
   /** The names of two compared runs, A and B, and which of A, B and B − A is in view; null if there is one run. */
   compared: { first: string; second: string; run: Run } | null;

@@ -204,10 +204,12 @@ export function settingOf(store: Store): Setting {
     prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
   const compared = comparedIn(store);
   const names = compared && { A: compared.first, B: compared.second };
+  const averaged = prompts > 1 ? (store.runs.rows.value?.reply.prompts ?? prompts) : 1;
+  const without = averaged < prompts ? `, padding in ${prompts - averaged} of ${prompts} prompts` : "";
   const place =
     destination === null
       ? `at ${endWords(store.target.value)}`
-      : `at “${store.tokenName(destination)}” (position ${destination})`;
+      : `at “${store.tokenName(destination)}” (position ${destination}${without})`;
   return {
     cache: store.shownName.value || "cache",
     quantity: store.quantity.value,
@@ -221,7 +223,7 @@ export function settingOf(store: Store): Setting {
     tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at), mark: store.tokenMark(at) })),
     destination,
     layers: facts?.layers ?? 0,
-    prompts,
+    prompts: averaged,
     compared,
   };
 }

@@ -67,7 +67,7 @@ export function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFac
       );
     case "attribute": {
       const rows = reply.components.kind.length;
-      ensureAnswer(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
+      ensureAnswer(areAveraged(reply.prompts, ask.prompt ?? null, prompts));
       ensureMatch(rows > 0 && (ask.by !== "head" || rows >= cells) && reply.tolerance >= 0);
       const [values, std, perPrompt, constants] = bytes;
       ensureMatch(values === rows * 4 && (std === undefined || std === rows * 4));
@@ -77,7 +77,7 @@ export function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFac
     }
     case "compare": {
       const rows = reply.components.kind.length;
-      ensureAnswer(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
+      ensureAnswer(areAveraged(reply.prompts, ask.prompt ?? null, prompts));
       ensureMatch(rows > 0 && (ask.by !== "head" || rows >= cells) && reply.difference.tolerance >= 0);
       return ensureMatch(bytes.length === 4 && bytes.every((size) => size === rows * 4));
     }
@@ -169,7 +169,7 @@ export function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFac
     }
     case "features": {
       const rows = reply.components.kind.length;
-      ensureAnswer(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
+      ensureAnswer(areAveraged(reply.prompts, ask.prompt ?? null, prompts));
       ensureAnswer(areComponents(reply.row, facts) && reply.row.kind.length === 1);
       ensureMatch(rows > 0 && rows <= 2 * MAX.topK && reply.links.length === rows && reply.tolerance >= 0);
       return ensureMatch(bytes.length === 2 && bytes.every((size) => size === rows * 4));
@@ -228,6 +228,10 @@ function sizeOf({ wide, triangle }: AttentionBuffer, { rows, columns, step }: Fr
   );
   return (triangle ? (down * (down + 1)) / 2 : down * across) * (wide ? 4 : 2);
 }
+
+/** Whether a reply can be about this many prompts: one, or those in the mean. Some may have padding at the position. */
+const areAveraged = (count: number, prompt: number | null, prompts: number): boolean =>
+  prompt === null ? isIndex(count - 1, prompts) : count === 1;
 
 /** Whether a table of components is complete, and the model has their layers and heads. */
 function areComponents(table: ComponentTable, { layers, heads }: Size): boolean {

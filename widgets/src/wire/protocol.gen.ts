@@ -74,7 +74,8 @@ export interface ReadTokens {
  *
  *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]: for `accumulated` that
  *     of row + constant, otherwise that of the row. Unless there are too many values (`per_prompt`), buffer 2 has the rows
- *     of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt].
+ *     of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt]. The mean
+ *     leaves out prompts in which the position is padding: their values in buffers 2 and 3 are NaN.
  */
 export interface Attribute {
   kind: "attribute";
@@ -942,7 +943,7 @@ export interface TokenLabel {
  *     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
  *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
  *     does not give the measured value. `inner` describes a target inside the model. `warnings` are the kinds of those
- *     `notes` that concern every number of this run.
+ *     `notes` that concern every number of this run. `prompts` is the number of prompts in the mean.
  */
 export interface AttributionReply {
   kind: "attribute";
@@ -1004,7 +1005,7 @@ export interface ComparisonReply {
 /**
  * The sums of the rows of a run, or of the difference of two runs, as in `AttributionReply`.
  *
- *     For a difference, `tolerance`, `worst` and `warnings` are for both runs together.
+ *     For a difference, `tolerance` and `worst` are for both runs together.
  */
 export interface RunSum {
   measured: number | null;
@@ -1014,7 +1015,6 @@ export interface RunSum {
   tolerance: number;
   measured_from: string;
   own: boolean;
-  warnings?: ("attended-to-padding" | "training-mode" | "weights-changed")[];
 }
 /**
  * Attention of one head, in one prompt or averaged over prompts.
@@ -1552,4 +1552,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "43a36274b688";
+export const WIRE = "375fa0c39657";

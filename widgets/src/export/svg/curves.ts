@@ -1,6 +1,6 @@
 // The logit lens as a curve and the layers as bars, on the same layer axis. A mean over prompts is drawn with its
 // spread.
-import { signed } from "../../base/format";
+import { plural, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import { band, polyline, type Slice } from "../../draw/polyline";
 import { bars, lensX, percent } from "../../state/axis";
@@ -18,7 +18,9 @@ const captionOf = ({ source, target, place }: Setting, ...more: string[]): strin
   ...more,
 ];
 function spreadOf(rows: Valued[], what: string, { prompts }: Setting): string[] {
-  return rows.some((row) => row.std !== null) ? [`${what}: ± one standard deviation over the ${prompts} prompts`] : [];
+  return rows.some((row) => row.std !== null)
+    ? [`${what}: ± one standard deviation over ${plural(prompts, "prompt")}`]
+    : [];
 }
 const ends = (rows: Valued[]): number[] => rows.flatMap(({ value, std }) => [value - (std ?? 0), value + (std ?? 0)]);
 

@@ -1,6 +1,6 @@
 // The head map (layer × head), coloured by contribution, effect or score, and the ranking as bars.
 
-import { headName, signed } from "../../base/format";
+import { headName, plural, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import { layerTicks } from "../../state/axis";
 import { effectTitle } from "../../state/effect-words";
@@ -139,7 +139,7 @@ const LINE = 11;
 export function rankingFigure({ of, rows, effect }: RankingPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
   const spread = rows.some((row) => row.std !== null)
-    ? [`lines: ± one standard deviation over the ${setting.prompts} prompts`]
+    ? [`lines: ± one standard deviation over ${plural(setting.prompts, "prompt")}`]
     : [];
   const compared = of === "heads" && rows.some(({ runs }) => runs !== undefined);
   const what = effect

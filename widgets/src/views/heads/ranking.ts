@@ -58,8 +58,8 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
             : store.effectShown.value === "direct" && store.runs.rows.value?.std
               ? html`<span
                 title=${
-                  `The mean over ${store.runs.rows.value.reply.prompts} prompts; the whisker reaches one standard ` +
-                  "deviation to either side. Hover over a line to see a dot for each prompt."
+                  `The mean over ${plural(store.runs.rows.value.reply.prompts, "prompt")}; the whisker reaches one ` +
+                  "standard deviation to either side. Hover over a line to see a dot for each prompt."
                 }><i
             class="rs-key-whisker"
                 aria-hidden="true"></i>± std over ${plural(store.runs.rows.value.reply.prompts, "prompt")}</span>`

@@ -1,12 +1,16 @@
 // How a value varies over the prompts: its mean, its standard deviation, and the value of each prompt.
-import { parseHead, plain } from "../../base/format";
+import { parseHead, plain, plural } from "../../base/format";
 import type { Attribution, Store } from "../../state/store";
 
 export interface Spread {
   mean: number;
   std: number;
+  /** The number of prompts in the mean. */
   prompts: number;
-  /** The value of each prompt; null if there are too many prompts to send all values. */
+  /**
+   * The value of each prompt of the cache: NaN if the position is padding there. Null if there are too many prompts to
+   * send all values.
+   */
   each: Float32Array | null;
 }
 
@@ -15,8 +19,13 @@ export function spreadOf(data: Attribution | null, row: number): Spread | null {
   const std = data?.std?.[row];
   const mean = data?.rows[row];
   if (!data || std === undefined || mean === undefined || Number.isNaN(mean)) return null;
-  const { prompts } = data.reply;
-  return { mean, std, prompts, each: data.perPrompt?.subarray(row * prompts, (row + 1) * prompts) ?? null };
+  const each = data.constants?.length ?? 0;
+  return {
+    mean,
+    std,
+    prompts: data.reply.prompts,
+    each: data.perPrompt?.subarray(row * each, (row + 1) * each) ?? null,
+  };
 }
 
 /** The spread of one head. */
@@ -33,5 +42,5 @@ export function plusMinus(std: number, largest: number): string {
 
 /** " ± 0.41 over 8 prompts", or "". */
 export function overPrompts(spread: Spread | null, largest: number): string {
-  return spread ? ` ${plusMinus(spread.std, largest)} over ${spread.prompts} prompts` : "";
+  return spread ? ` ${plusMinus(spread.std, largest)} over ${plural(spread.prompts, "prompt")}` : "";
 }

@@ -3,7 +3,7 @@
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
-import { side, signed } from "../../base/format";
+import { plural, side, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import { limitOf } from "../../draw/colours";
@@ -116,7 +116,7 @@ export function mountPromptList(
     render(
       prompts.slice(from, to).map((prompt, i) => {
         const value = each[prompt] ?? NaN;
-        const written = signed(value, largest);
+        const written = Number.isNaN(value) ? "padding" : signed(value, largest);
         const isOpen = prompt === store.prompt.value;
         const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
         return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${isOpen}
@@ -203,8 +203,9 @@ function sentence(store: Store, { head, each, mean, std, prompts }: PromptSpread
   const largest = limitOf(each ?? [mean]);
   const stress = { stress: signed(value, largest) };
   const ending =
-    ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ` +
+    ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${plural(prompts, "prompt")}) · click ` +
     `${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
+  if (Number.isNaN(value)) return [`prompt ${prompt}: the position is padding here${ending}`];
   if (head === null) return [`prompt ${prompt}: ${targetName} `, stress, ending];
   return [`prompt ${prompt}: ${head} adds `, stress, ` to the ${targetName}${ending}`];
 }
