@@ -1005,7 +1005,7 @@ export interface ComparisonReply {
 /**
  * The sums of the rows of a run, or of the difference of two runs, as in `AttributionReply`.
  *
- *     For a difference, `tolerance` and `worst` are for both runs together.
+ *     For a difference, `tolerance`, `worst` and `warnings` are for both runs together.
  */
 export interface RunSum {
   measured: number | null;
@@ -1015,6 +1015,7 @@ export interface RunSum {
   tolerance: number;
   measured_from: string;
   own: boolean;
+  warnings?: ("attended-to-padding" | "training-mode" | "weights-changed")[];
 }
 /**
  * Attention of one head, in one prompt or averaged over prompts.
@@ -1552,4 +1553,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "375fa0c39657";
+export const WIRE = "a1828491e4be";
