@@ -154,7 +154,7 @@ def test_ctrl_z_restores_what_esc_cleared_and_does_not_change_the_notebook(shown
     lab.page.keyboard.press("Control+z")
     lab.becomes("panel.position", 10)
     lab.page.keyboard.press("Control+z")
-    expect(said).to_have_text("Nothing to restore: Esc has cleared nothing.")
+    expect(said).to_have_text("Nothing to restore.")
     assert lab.page.locator(".jp-Notebook .jp-Cell").count() == cells
 
 

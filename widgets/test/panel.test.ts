@@ -232,7 +232,7 @@ describe("panel", () => {
     undo(cell);
     expect([said(), ...state()]).toEqual(["Restored: layer 1.", ...before]);
     undo(cell);
-    expect(said()).toBe("Nothing to restore: Esc has cleared nothing.");
+    expect(said()).toBe("Nothing to restore.");
     key(cell, "Escape");
     const field = document.createElement("input");
     root.append(field);

@@ -291,7 +291,7 @@ describe("Esc", () => {
     store.undo();
     expect([store.layer.value, store.sentence.value]).toEqual([1, ["Restored: layer 1."]]);
     store.undo();
-    expect(store.sentence.value).toEqual(["Nothing to restore: Esc has cleared nothing."]);
+    expect(store.sentence.value).toEqual(["Nothing to restore."]);
   });
   it("releases the first layer, and it can be restored", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);

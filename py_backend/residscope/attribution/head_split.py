@@ -30,7 +30,8 @@ class Checked:
 
     Attributes:
         known: Whether a comparison of the layers with the stream was tried.
-        structure: The fields of the corrected `Structure`, except `view`. None if the stream could not be compared.
+        structure: The fields of the `Structure` as this comparison corrected it, except `view`. None if the stream could not be
+            compared.
         tolerance: Differences up to this count as rounding.
         notes: Notes on the unexplained rest of the target, and on its cause.
         splits: For each layer, whether the heads add up to the attention output.
@@ -46,7 +47,7 @@ class Checked:
 def check_split(
     view: CacheView, layers: Sequence[int], checked: Checked, read: Callable[[], tuple[Readout, Tensor | None]]
 ) -> list[str]:
-    """Refuse heads whose contributions would be wrong, because the outputs of their layer do not add up in the stream.
+    """Refuse the heads of a layer whose outputs do not add up to the change of the stream.
 
     Args:
         view: The cache.
@@ -82,9 +83,9 @@ def check_split(
 
 
 def adds_up(view: CacheView, layer: int) -> bool | None:
-    """Return whether a layer's heads and bias sum to its attention output, at some positions. None if unknown.
+    """Compare a layer's heads and bias with its attention output at some positions. Return whether they sum to it.
 
-    No target is needed: the vectors themselves are compared.
+    None if unknown. No target is needed: the vectors themselves are compared.
     """
     run = view.root
     return run.memo.once(("adds up", layer), lambda: (_adds_up(run, layer, f"blocks.{layer}.hook_attn_out"),))[0]

@@ -54,7 +54,7 @@ class Feature(InnerTarget):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Output(InnerTarget):
-    """The contribution of a head to another target, through what the head reads from a source."""
+    """What a head adds to another target by reading a source."""
 
     head: object
     of: Any
@@ -88,8 +88,9 @@ def next_token(versus: Literal["runner-up"] | None = None) -> Next:
 
     Returns:
         A target for `attribute`. With `position="all"` each position has its own answer, and all are computed in one
-        pass: `.values` is `[component, batch, pos]`. The last real token of a prompt and padding have no next token:
-        there the values are NaN. At a single position the target is the logit of this position's next token.
+        pass: `.values` is `[component, batch, pos]`. Where there is no next token (at padding, and at the last
+        real token), the values are NaN. At a single position the target is the logit of
+        this position's next token.
     """
     return Next(versus)
 
@@ -148,8 +149,8 @@ def output(head: object, of: object, source: int | None = None) -> Output:
     Args:
         head: The head, such as `"L23H3"`.
         of: The target that the head writes to: answers in any form, or a target inside the model. The head writes at
-            `position=` of `attribute`. If `of` is another `output`, the head writes to what the head of that `output`
-            reads at its source.
+            `position=` of `attribute`. If `of` is another `output`, this head writes to the source that the
+            head of that `output` reads.
         source: The position that the head reads. None: every source. The rows are then `[component, batch, source]`.
 
     Returns:
@@ -161,17 +162,15 @@ def output(head: object, of: object, source: int | None = None) -> Output:
 def attention(head: object, destination: Position, source: int, versus: Versus = "most", side: Side = "query") -> Score:
     """Return a target: the attention score of a head from a destination to a source, before the softmax.
 
-    The rows of either side sum to the whole score.
-
     Args:
         head: The head, such as `"L23H3"`.
         destination: The position that attends, or `"last"`.
         source: The position that is attended to.
         versus: What the source is compared with: another source, `"most"` (the source with the most attention, apart
             from this one), or `"mean"` (the mean over sources, weighted by attention). None: the score is not compared.
-            With attention sinks, the attention to the tokens may sum to less than 1. For the mean, it is then divided
-            by its sum.
-        side: `"query"`: the rows are components at the destination. `"key"`: components at the source.
+            With attention sinks, the weights of the mean are divided by their sum, which is then less than 1.
+        side: `"query"`: the rows are components at the destination. `"key"`: components at the source. Each
+            side alone sums to the target.
 
     Returns:
         A target for `attribute`. If the source is compared with another one, rows and constant sum to the difference

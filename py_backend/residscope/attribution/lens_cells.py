@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Cells:
     """Some cells of the lens. Each cell is a point and a position.
 
-    In a mean over prompts, a cell is the mean over the prompts in which its position is not padding. If there are none,
-    `ids` are −1, and `probabilities` are NaN.
+    Over several prompts, a cell is the mean (`rank`: the median) of the prompts in which its position is not padding.
+    If there are none, `ids` are −1, and `probabilities` are NaN.
     """
 
     ids: Int[Tensor, "*point position k"]
@@ -122,7 +122,7 @@ def _median(ranks: Int[Tensor, "batch point position"]) -> Int[Tensor, "point po
 
 
 def answers_of(view: CacheView, target: Target, positions: Sequence[int]) -> Int[Tensor, "batch read token"]:
-    """Return the ids of each prompt's answers, without the distractors. They are complete only at `positions`.
+    """Return the ids of each prompt's answers, without the distractors. Only those at `positions` are filled in.
 
     If the answers are the same at all positions, the axis `read` has length 1. If each position has its own answer, −1
     means that there is no answer.

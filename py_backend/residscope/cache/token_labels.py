@@ -1,4 +1,4 @@
-"""Labels positions: by the token of one prompt, or by what all prompts have in common at the position."""
+"""Labels positions: by the token of one prompt, or by the tokens of all prompts at the position."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _VARIES = "∗"
 
 
 def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
-    """Return the labels of one prompt's tokens. With `prompt=None`, return what all prompts have in common.
+    """Return the labels of one prompt's tokens.
 
-    Without token ids, the labels are the numbers of the positions.
+    With `prompt=None`, a label is the token that all prompts have there, or up to 12 of their different tokens. Without token ids, the labels are the numbers of the positions.
     """
     tokens = view.tokens
     if tokens is None:
@@ -37,7 +37,7 @@ def token_texts(view: CacheView, prompt: int | None) -> list[str]:
 
 
 def mean_of_padded(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
-    """Return notes on a mean of attention maps over prompts: on padding that was left out, and on what was assumed."""
+    """Return notes on a mean of attention maps over prompts: which padding was left out, and how it was recognised."""
     if prompt is not None or view.batch == 1:
         return []
     cells = "a cell is the mean over the prompts in which neither its destination nor its source is padding"
@@ -50,7 +50,7 @@ def padding_in_mean(
     window: range | None = None,
     means: str = "the mean at a position is over the prompts in which it is not padding",
 ) -> list[str]:
-    """Return a note if, in a mean over prompts, prompts are left out at positions where they are padding.
+    """Return a note if the mean over prompts at some position leaves out the prompts that have padding there.
 
     Args:
         view: The cache.

@@ -91,7 +91,7 @@ def replay(
     Args:
         view: The cache.
         where: The position of each prompt at which the model's own logits are requested. None: no logits.
-        tape: Records the run for gradients, if the run equals the cached run to the last bit. Else, `final` is None.
+        tape: Records the run for gradients. If the run differs from the cached run in any bit, `tape.final` is None.
         keeps_past: Whether the model's key/value cache is kept as `run.past`, if this run equals the cached run.
 
     Raises:

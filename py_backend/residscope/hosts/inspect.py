@@ -49,8 +49,8 @@ def inspect(
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
         model: The model, if `cache.model` was deleted.
-        generated_from: The position of the first token that the model generated, if there is one: the length of the
-            prompt in tokens. A mark in the row of tokens shows where the generated text begins.
+        generated_from: The position of the first generated token, which is the length of the prompt in tokens. None:
+            no token was generated. A mark in the row of tokens shows where the generated text begins.
         segments: Folds the row of tokens into segments: `"sentence"`, `"line"`, `"turn"`, `"tag"`, your own ranges such
             as `[("question", 0, 12)]`, or the result of `residscope.segments`.
         lens: A tuned lens, a Jacobian lens or your own, as in `attribute`. The views that read the stream then have a
@@ -76,7 +76,7 @@ def inspect(
                 panel.segments = segments
             if show and running_shell() is not None:
                 panel.prepare()
-        except BaseException:  # a wrong argument, or an interrupt: nothing may keep the cache
+        except BaseException:  # a wrong argument, or an interrupt: release the cache
             if panel is not None:
                 panel.close()
             service.release()

@@ -1,4 +1,4 @@
-"""How a prompt is divided into segments: from what a user writes to the form of the wire, and back."""
+"""Converts a division into segments from the form that a user writes to the form of the wire, and back."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ export class Undo {
       ];
       return;
     }
-    store.sentence.value = ["Nothing to restore: Esc has cleared nothing."];
+    store.sentence.value = ["Nothing to restore."];
   }
 
   /** The part of what was cleared that exists in the current cache. */
@@ -83,7 +83,7 @@ export class Undo {
   }
 }
 
-/** "L9H9, L9H6 and 4 more" */
+/** "L9H9, L9H6, L10H0 and 3 more" */
 function listed(names: string[]): string {
   const first = names.length > 4 ? [...names.slice(0, 3), `${names.length - 3} more`] : names;
   return [first.slice(0, -1).join(", "), first.at(-1) ?? ""].filter(Boolean).join(" and ");
