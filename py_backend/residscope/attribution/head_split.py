@@ -30,8 +30,8 @@ class Checked:
 
     Attributes:
         known: Whether a comparison of the layers with the stream was tried.
-        structure: The fields of the `Structure` as this comparison corrected it, except `view`. None if the stream could not be
-            compared.
+        structure: The fields of the corrected `Structure`, except `view`: the comparison may correct it. None if the
+            stream could not be compared.
         tolerance: Differences up to this count as rounding.
         notes: Notes on the unexplained rest of the target, and on its cause.
         splits: For each layer, whether the heads add up to the attention output.

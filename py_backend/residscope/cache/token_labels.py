@@ -16,7 +16,8 @@ _VARIES = "∗"
 def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
     """Return the labels of one prompt's tokens.
 
-    With `prompt=None`, a label is the token that all prompts have there, or up to 12 of their different tokens. Without token ids, the labels are the numbers of the positions.
+    With `prompt=None`, a label is the token that all prompts have there, or up to 12 of their different tokens.
+    Without token ids, the labels are the numbers of the positions.
     """
     tokens = view.tokens
     if tokens is None:
