@@ -479,6 +479,37 @@ def test_segments_and_next_tokens(padded):
     same(torch.tensor([top[label] for label in found.labels]), rest)
 
 
+@pytest.mark.parametrize("position", range(WIDTH))
+def test_segments_of_sources_at_one_position(padded, position):
+    """The target is read at padding in some of the prompts, whose sources are real tokens all the same."""
+    options, there = {"by": "source", "heads": HEADS}, real_at(padded, position)
+    found = residscope.attribute(padded.cache, PAIRS, position=position, **options)
+    each = [
+        residscope.segments(padded.cache, prompt, [("first", at, at + 2), ("rest", at + 2, at + len(PROMPTS[prompt]))])
+        for prompt, at in enumerate(padded.offsets)
+    ]
+    alone = [residscope.attribute(cache, own, position=at, **options).values for _, cache, own, at in there]
+    parts = [torch.stack([one[:2].sum(0), one[2:].sum(0)]).double() for one in alone]
+    true = torch.cat(parts, -1).mean(-1) if there else torch.full((2, 2), math.nan)
+    rolled = found.by_segment(each)
+    same(rolled.mean(), true)
+    best = sorted(true[~true.isnan()].abs().tolist(), reverse=True)
+    assert [abs(value) for *_, value in rolled.top(9)] == pytest.approx(best, abs=2e-5)
+    assert sum("is padding in" in note for note in rolled.notes) == (len(there) < 3)
+    for prompt, cell in enumerate(each):
+        one, is_real = found.by_segment(cell), prompt in [at for at, *_ in there]
+        same(one.mean(), rolled.values[..., prompt])
+        assert [note for note in one.notes if "is padding" in note] == (
+            [] if is_real else ["The position at which this prompt is read is padding."]
+        )
+    two = found.by_segment(each[:2])
+    real = [part for (prompt, *_), part in zip(there, parts, strict=True) if prompt < 2]
+    same(two.mean(), torch.cat(real, -1).mean(-1) if real else true * math.nan)
+    assert [note.split(":")[0].split(",")[0] for note in two.notes if "is padding" in note] == [
+        f"The position is padding in {f'{2 - len(real)} of' if real else 'all'} 2 prompts"
+    ] * (len(real) < 2)
+
+
 @pytest.mark.parametrize("answers", [PAIRS, targets.next_token()], ids=["pairs", "next"])
 def test_the_token_lens(padded, answers):
     every = answers if isinstance(answers, list) else [answers] * 3

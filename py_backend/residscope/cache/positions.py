@@ -25,6 +25,7 @@ __all__ = [
     "first",
     "is_about_mean",
     "last",
+    "mean_note",
     "on_padding",
     "padding_note",
     "real",
@@ -121,15 +122,26 @@ def padding_note(view: CacheView, where: Int[Tensor, " batch"], prompt: int | No
     if prompt is not None or view.batch == 1:
         at = prompt or 0
         return [f"Position {int(where[at])} of this prompt is padding."] if bool(padded[at]) else []
-    place, count = f"Position {places.pop()}" if len(places) == 1 else "The position", int(padded.sum())
-    if count == view.batch:
-        return [f"{place} is padding in all {count} prompts, so means over prompts have no value (NaN)."]
-    these = "this prompt" if count == 1 else "these prompts"
-    return [f"{place} is padding in {count} of {view.batch} prompts: means over prompts leave {these} out."]
+    place = f"Position {places.pop()}" if len(places) == 1 else "The position"
+    return [mean_note(place, int(padded.sum()), view.batch)]
+
+
+def mean_note(place: str, padded: int, batch: int) -> str:
+    """Return a note on means over prompts if a position is padding in some of them.
+
+    Args:
+        place: The position, in words that begin the sentence.
+        padded: The number of prompts in which it is padding.
+        batch: The number of prompts.
+    """
+    if padded == batch:
+        return f"{place} is padding in all {batch} prompts, so means over prompts have no value (NaN)."
+    these = "this prompt" if padded == 1 else "these prompts"
+    return f"{place} is padding in {padded} of {batch} prompts: means over prompts leave {these} out."
 
 
 def is_about_mean(note: str) -> bool:
-    """Return whether a note of `padding_note` says how a mean over prompts is made."""
+    """Return whether a note is that of `mean_note`, on how a mean over prompts is made."""
     return "is padding in" in note and "means over prompts" in note
 
 
