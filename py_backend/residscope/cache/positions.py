@@ -7,8 +7,8 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 from residscope.base.arrays import as_list
+from residscope.cache.padding import doubts, padding, was_attended_to
 from residscope.cache.padding import notes as assumed
-from residscope.cache.padding import padding, was_attended_to
 from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
@@ -25,7 +25,10 @@ __all__ = [
     "first",
     "is_about_mean",
     "last",
+    "left_out",
     "mean_note",
+    "no_mean",
+    "notes_at",
     "on_padding",
     "padding_note",
     "real",
@@ -106,6 +109,46 @@ def are_padding(view: CacheView, where: Int[Tensor, " batch"]) -> Bool[Tensor, "
     """Return in which prompts the position is padding, on the CPU. None if it is a real token in every prompt."""
     padded = ~real(view).gather(1, where.cpu()[:, None])[:, 0]
     return padded if bool(padded.any()) else None
+
+
+def left_out(view: CacheView, where: Int[Tensor, " batch"], prompt: int | None) -> Bool[Tensor, " batch"] | None:
+    """Return which prompts a mean leaves out, on the CPU. None: no prompt, or one prompt is shown.
+
+    Raises:
+        ResidscopeError: If the position is padding in every prompt, so that there is no mean.
+    """
+    padded = are_padding(view, where) if prompt is None and view.batch > 1 else None
+    if padded is not None and bool(padded.all()):
+        raise no_mean(view.batch)
+    return padded
+
+
+def no_mean(batch: int) -> ResidscopeError:
+    """Return the error for a mean at a position that is padding in every prompt."""
+    return ResidscopeError(
+        "position",
+        f"The position is padding in all {batch} prompts, so there is no mean: choose another position, or one prompt.",
+    )
+
+
+def notes_at(
+    view: CacheView, where: Int[Tensor, " batch"], prompt: int | None = None, *, is_end: bool = False
+) -> list[str]:
+    """Return notes on padding at a position: how a mean leaves it out, what was assumed, and attention to padding.
+
+    That tokens were treated as padding concerns a number if the position is padding in a prompt, or if it was chosen
+    as the end of the prompts. That tokens count as real but may be padding concerns every mean.
+
+    Args:
+        view: The cache.
+        where: The position in each prompt.
+        prompt: The prompt that is shown. None: all prompts, and their mean.
+        is_end: Whether the position was chosen as the end of each prompt.
+    """
+    noted = padding_note(view, where, prompt)
+    several = prompt is None and view.batch > 1
+    about = assumed(view) if noted or is_end else doubts(view) if several else []
+    return noted + [note for note in about if note != ATTENDED_TO_PADDING] + attended(view, prompt)
 
 
 def padding_note(view: CacheView, where: Int[Tensor, " batch"], prompt: int | None = None) -> list[str]:
