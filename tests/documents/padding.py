@@ -77,9 +77,8 @@ def head(verdicts: list[str]) -> list[str]:
         "token, token ids.",
         "If tokens were treated as padding, or could be padding, the notes of the result say how many tokens these "
         "are, and where",
-        "each prompt is read. To change it, pass `attention_mask=` (a tensor, an",
-        "array, lists, or what the tokenizer returned) or `position=`; in the panel one click counts the tokens as "
-        "real.",
+        "each prompt ends. To change it, pass `attention_mask=` (a tensor, an",
+        "array, lists, or what the tokenizer returned); in the panel one click counts the tokens as real.",
         "",
         "A mask shows in the cached attention as zeros: no token attends to a masked token, in any layer or head, "
         "whatever token",

@@ -6,6 +6,7 @@ Expected values: each prompt is run alone, without padding, and its values are a
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 
@@ -28,10 +29,12 @@ from residscope.wire.protocol import (
     RankNeurons,
     ReadAttention,
     ReadFeatures,
+    ReadHeadTokens,
     ReadNextTokens,
     ReadThumbnails,
     ReadTokenLens,
     Shown,
+    Suggest,
 )
 from tests.support import saes, tiny
 from tests.support.copied import ran, written
@@ -376,6 +379,74 @@ def test_with_padding_that_counts_as_real_all_prompts_count(padded):
     same(residscope.attention(padded.cache, "L2H3", attention_mask=ones).values[0], true)
 
 
+@pytest.mark.parametrize("position", range(WIDTH))
+def test_suggested_targets_and_the_tokens_that_a_head_writes(padded, position):
+    there, service = real_at(padded, position), Service(padded.cache)
+    asks = (Suggest(position=position, k=5), ReadHeadTokens(2, 3, position=position, k=2))
+    if not there:
+        for ask in asks:
+            with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so there is no mean"):
+                service.reply(ask)
+        return
+    model = CacheView(padded.cache).model
+    with torch.no_grad():
+        each = [model(torch.tensor([PROMPTS[at]]))[0, place].double().softmax(-1) for at, _, _, place in there]
+    top = torch.stack(each).mean(0).topk(5)
+    found = service.reply(asks[0])[0].predictions
+    assert [one.token.id for one in found] == top.indices.tolist()
+    same([one.probability for one in found], top.values)
+    # The source, too, is a token of a prompt in the mean, and has the most attention of those.
+    paid = [(at, cache["pattern", 2][0, 3, place], cache, place) for at, cache, _, place in there]
+    by_source: dict[int, list] = {}
+    for at, row, cache, place in paid:
+        for source, weight in enumerate(row.tolist()):
+            by_source.setdefault(padded.offsets[at] + source, []).append((weight, cache, place, source))
+    reply = service.reply(asks[1])[0]
+    assert reply.source == max(by_source, key=lambda at: sum(one[0] for one in by_source[at]) / len(by_source[at]))
+    for one in (*reply.output_top, *reply.output_bottom):
+        rows = [residscope.attribute(cache, one.token.id, position=at).grid[2, 3] for _, cache, _, at in there]
+        assert one.value == pytest.approx(float(torch.cat(rows).mean()), abs=2e-5)
+    for one in (*reply.source_top, *reply.source_bottom):
+        options = {"by": "source", "heads": "L2H3"}
+        rows = [
+            residscope.attribute(cache, one.token.id, position=at, **options).values[source, 0] / weight
+            for weight, cache, at, source in by_source[reply.source]
+        ]
+        assert one.value == pytest.approx(float(torch.cat(rows).mean()), abs=5e-5)
+    assert any(f"Position {position} is padding in" in note for note in reply.notes) == (len(there) < 3)
+
+
+@pytest.mark.parametrize("position", ["last", 2, 4, 6])
+def test_an_attention_score_has_its_own_position(padded, position):
+    source = 0 if padded.side == "right" else 4
+    service = Service(padded.cache)
+    if padded.side == "both":
+        source = 2
+    target = service.targets().resolve(targets.attention("L1H1", destination="last", source=source))
+    result = residscope.attribute(padded.cache, target, by="layer")
+    reply, [values, *_] = service.reply(Attribute("layer", target, position=position))
+    same(np.frombuffer(values, np.float32), result.values.mean(1))
+    assert (reply.prompts, any("is padding" in note for note in reply.notes)) == (3, False)
+    code = written(service, "layers", Shown(target, position=position))
+    assert "mean over 3 prompts" in code
+    same(ran(code, cache=padded.cache), result.values.mean(1))
+
+
+def test_copied_code_of_all_prompts_works_on_another_device(padded):
+    """On `meta` there are no values, but as on a GPU, `masked_fill` refuses a mask on the CPU."""
+    service = Service(padded.cache)
+    target = service.targets().resolve(PAIRS)
+    for position, heads in ((4, []), (4, ["L2H3"])):
+        code = written(service, "prompts", Shown(target, position=position, heads=heads)).splitlines()
+        names = {"residscope": residscope, "cache": padded.cache}
+        exec("\n".join(code[:-3]), names)
+        moved = {name: getattr(names["attribution"], name).to("meta") for name in ("values", "constant")}
+        names["attribution"] = replace(names["attribution"], **moved)
+        [line] = [line for line in code if line.startswith("values = ")]
+        exec(line, names)
+        assert names["values"].shape == (3,)
+
+
 def test_of_one_prompt_all_cells_are_shown(padded):
     for at in range(3):
         one = residscope.attention(padded.cache, "L2H3", prompt=at)
@@ -477,6 +548,37 @@ def test_segments_and_next_tokens(padded):
     rest = (alone[0].values[:, 0, 2:-1].double().sum(1) + alone[2].values[:, 0, 2:-1].double().sum(1)) / 2
     top = {label: value for label, segment, value in found.by_segment(each).top(99) if segment == "rest"}
     same(torch.tensor([top[label] for label in found.labels]), rest)
+
+
+@pytest.mark.parametrize("position", range(WIDTH))
+def test_segments_of_sources_at_one_position(padded, position):
+    """The target is read at padding in some of the prompts, whose sources are real tokens all the same."""
+    options, there = {"by": "source", "heads": HEADS}, real_at(padded, position)
+    found = residscope.attribute(padded.cache, PAIRS, position=position, **options)
+    each = [
+        residscope.segments(padded.cache, prompt, [("first", at, at + 2), ("rest", at + 2, at + len(PROMPTS[prompt]))])
+        for prompt, at in enumerate(padded.offsets)
+    ]
+    alone = [residscope.attribute(cache, own, position=at, **options).values for _, cache, own, at in there]
+    parts = [torch.stack([one[:2].sum(0), one[2:].sum(0)]).double() for one in alone]
+    true = torch.cat(parts, -1).mean(-1) if there else torch.full((2, 2), math.nan)
+    rolled = found.by_segment(each)
+    same(rolled.mean(), true)
+    best = sorted(true[~true.isnan()].abs().tolist(), reverse=True)
+    assert [abs(value) for *_, value in rolled.top(9)] == pytest.approx(best, abs=2e-5)
+    assert sum("is padding in" in note for note in rolled.notes) == (len(there) < 3)
+    for prompt, cell in enumerate(each):
+        one, is_real = found.by_segment(cell), prompt in [at for at, *_ in there]
+        same(one.mean(), rolled.values[..., prompt])
+        assert [note for note in one.notes if "is padding" in note] == (
+            [] if is_real else ["The position at which this prompt is read is padding."]
+        )
+    two = found.by_segment(each[:2])
+    real = [part for (prompt, *_), part in zip(there, parts, strict=True) if prompt < 2]
+    same(two.mean(), torch.cat(real, -1).mean(-1) if real else true * math.nan)
+    assert [note.split(":")[0].split(",")[0] for note in two.notes if "is padding" in note] == [
+        f"The position is padding in {f'{2 - len(real)} of' if real else 'all'} 2 prompts"
+    ] * (len(real) < 2)
 
 
 @pytest.mark.parametrize("answers", [PAIRS, targets.next_token()], ids=["pairs", "next"])

@@ -261,8 +261,10 @@ def test_a_view_says_if_a_mean_at_one_position_leaves_out_padding(model, positio
     for by in ("head", "layer", "accumulated"):
         ask = {"kind": "attribute", "by": by, "target": TARGET, "position": position}
         notes = service.answer({"id": "1", "ask": ask})[0]["reply"]["notes"]
-        own = [note for note in notes if note != ATTENDED_TO_PADDING]  # this run had no mask
+        assumed = [note for note in notes if "1 of 3 prompts was treated as padded" in note]
+        own = [note for note in notes if note != ATTENDED_TO_PADDING and note not in assumed]  # this run had no mask
         assert [str(said) in note for note in own] == [True] * bool(said)
+        assert len(assumed) == 2 * bool(said)  # one note for each side
         assert service.answer({"id": "1", "ask": ask | {"prompt": 0}})[0]["reply"]["notes"] == []
 
 
@@ -285,7 +287,7 @@ def test_a_cached_mask_is_read_exactly_and_a_window_is_not_taken_for_a_mask(fami
 @pytest.mark.parametrize(
     ("row", "mask", "ends", "said"),
     [
-        ([1, 5, 6, 33, 34, 35], [1, 1, 1, 0, 0, 0], (0, 2), "3 trailing tokens … read at position 2."),
+        ([1, 5, 6, 33, 34, 35], [1, 1, 1, 0, 0, 0], (0, 2), "3 trailing tokens … ends at position 2."),
         ([33, 34, 35, 1, 5, 6], [0, 0, 0, 1, 1, 1], (3, 5), "3 leading tokens … begins at position 3."),
         ([0, 0, 2, 1, 5, 6], [0, 0, 0, 1, 1, 1], (3, 5), "3 leading tokens … begins at position 3."),
     ],
@@ -358,6 +360,36 @@ def test_a_position_from_the_end_on_padding_has_a_note(model, position):
     assert all("−1` is on padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
     for fits in (2, -3, [-1, 2], [-1, -3]):
         assert residscope.attribute(cache, 11, by="layer", position=fits).notes == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "pad", "position", "said"),
+    [
+        ([[5, 6, 7, 2, 2], [9, 10, 2, 2, 2]], 2, 2, "The first of them may be a prompt's own end of text"),
+        ([[5, 6, 7, 2], [9, 10, 2, 2]], 2, 2, "if these prompts have no end of text of their own"),
+        ([[5, 6, 7, 8], [9, 10, 0, 0]], 0, 3, "2 trailing `<pad>` were left out"),
+        ([[5, 6, 7, 8], [9, 10, 0, 0]], 0, 1, None),  # a token of every prompt
+        ([[1, 5, 6, 7], [30, 1, 9, 10]], 2, 0, "1 leading `w30` was left out"),
+        ([[5, 6, 7, 8], [9, 10, 30, 30]], 2, 3, "they were treated as real"),
+        (None, 2, 3, "padding cannot be determined"),
+    ],
+)
+def test_a_mean_at_one_position_says_what_was_assumed(model, rows, pad, position, said):
+    model.tokenizer.pad_token_id = pad
+    blind = {"names_filter": lambda name: "embed" not in name} if rows is None else {}
+    cache = run(model, rows or [[5, 6, 7, 8], [9, 10, 11, 12]], **blind)[1]
+    service = Service(cache)
+    ask = {"kind": "attribute", "by": "layer", "target": TARGET, "position": position}
+    of_both = {"kind": "head-tokens", "layer": 1, "head": 1, "prompt": None, "position": position}
+    for notes, count in (
+        (residscope.attribute(cache, 11, by="layer", position=position).notes, 1),
+        (residscope.compare(cache, cache, 11, by="layer", position=position).notes, 1),
+        *((service.answer({"id": "1", "ask": one})[0]["reply"]["notes"], 1) for one in (ask, of_both)),
+        (service.answer({"id": "1", "ask": ask | {"prompt": 0}})[0]["reply"]["notes"], 0),
+    ):
+        about = [note for note in notes if "treated as" in note or "cannot be determined" in note]
+        assert [str(said) in note for note in about] == [True] * count * bool(said), notes
+        assert len(set(notes)) == len(notes)
 
 
 @pytest.mark.parametrize(("side", "real"), [("right", [0, 1, 2]), ("left", [2, 3, 4])])

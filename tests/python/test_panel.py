@@ -178,7 +178,7 @@ def test_padding_is_marked_and_a_mean_over_it_has_a_note():
     assert marked == [[False] * 4, [False, False, True, True], [True, False, False, False]]
     target = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
     [behind, before, read] = ask(kind="attribute", by="layer", target=target)["notes"]
-    assert "2 trailing `<pad>` were left out, and it is read at position 1" in behind
+    assert "2 trailing `<pad>` were left out, and it ends at position 1" in behind
     assert "1 leading `<pad>` was left out, and it begins at position 1" in before
     assert "run without a mask" in read
     [attended, note] = ask(kind="attribute", by="layer", target=target, position=3)["notes"]
@@ -325,6 +325,12 @@ def test_a_trait_refuses_a_wrong_value_and_keeps_the_old_one(panel, trait, value
     with pytest.raises(ResidscopeError, match=word):
         setattr(panel, trait, value)
     assert getattr(panel, trait) == before
+
+
+def test_the_source_of_a_fed_head_is_counted_from_the_start(panel):
+    panel.feeds = {"layer": 1, "head": 0, "source": -2, "by": "key"}
+    assert panel.feeds == {"layer": 1, "head": 0, "source": 13, "by": "key"}
+    assert panel.shown.feeds.source == 13
 
 
 def test_the_ranking_and_its_layer_are_set_from_python(panel):

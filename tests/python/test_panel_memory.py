@@ -100,6 +100,19 @@ def test_a_refused_panel_keeps_nothing_alive(wrong):
     assert let_go(alive) is True
 
 
+def test_a_panel_whose_display_was_interrupted_keeps_nothing_alive(monkeypatch):
+    def interrupted(_panel):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("residscope.hosts.panel.Panel.show", interrupted)
+    _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")), 1)
+    with pytest.raises(KeyboardInterrupt):
+        residscope.inspect(cache, (5, 6))
+    alive = weakref.ref(cache)
+    del cache
+    assert let_go(alive) is True
+
+
 @pytest.mark.parametrize("given", ["model", "logits", "plain"])
 def test_arguments_given_with_a_cache_are_released_when_the_panel_no_longer_keeps_it(given):
     model = copy.deepcopy(tiny.boot("llama"))

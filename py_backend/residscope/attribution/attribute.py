@@ -182,8 +182,8 @@ def with_notes(targets: Targets, result: Attribution, position: Positions, logit
 
 def _at_padding(view: CacheView, position: Positions) -> list[str]:
     where = positions.resolve(view, position)
-    noted = [] if where is None else positions.padding_note(view, where)
-    return positions.on_padding(view, position) + noted + positions.attended(view)
+    assert where is not None  # the position is a number, or one for each prompt
+    return positions.on_padding(view, position) + positions.notes_at(view, where)
 
 
 _LOGITS_UNUSED = "`logits=` was not used: this target is measured inside the model, not in the logits."

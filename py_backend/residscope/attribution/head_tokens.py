@@ -21,7 +21,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm
 from residscope.cache.output_maps import out_weight, why_unread
-from residscope.cache.positions import assumed, on_padding, resolve
+from residscope.cache.positions import assumed, left_out, mean_note, notes_at, on_padding, real, resolve
 from residscope.cache.unembedding import unembedding_of_stream
 from residscope.compute.precision import working
 from residscope.compute.projection import project
@@ -30,7 +30,7 @@ from residscope.session.change_notes import changed
 from residscope.terms import Contrast, Position, Target, Token
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
 
@@ -86,16 +86,22 @@ def head_tokens(
         source: The source. None: the source with the most attention.
         k: The number of tokens with the highest logits, and of tokens with the lowest logits.
 
+    A mean is over the prompts in which the destination is not padding, and for a source, in which neither of the two
+    is.
+
     Raises:
-        ResidscopeError: If there is no such head or position, if the head's output is not known, or if the heads of
-            the layer do not add up to the layer's output.
+        ResidscopeError: If there is no such head or position, if the position is padding in every prompt of a mean, if
+            the head's output is not known, or if the heads of the layer do not add up to the layer's output.
     """
+    import torch
+
     whole, (layer, head) = targets.view, place
     whole.check_head(layer, head)
     where, at = resolve(whole, position), None if source is None else resolve(whole, source)
     assert where is not None  # a destination is one position of each prompt
     prompts = range(whole.batch) if prompt is None else range(prompt, prompt + 1)
-    view = whole.only(prompts)
+    padded, view = left_out(whole, where, prompt), whole.only(prompts)
+    used = torch.ones(len(prompts), dtype=torch.bool, device="cpu") if padded is None else ~padded
     no_target = view.like.new_zeros(view.batch, int(view.cfg.d_model))
     readout = Readout(view, where[prompts.start : prompts.stop], no_target, no_target[:, 0])
     W_O = out_weight(view, layer)
@@ -104,20 +110,33 @@ def head_tokens(
     check_heads(layer, [head], W_O.shape[0])
     cut = W_O.shape[0], W_O.shape[1]
     z = working(head_outputs(view, readout.positions, layer, cut))[:, 0, head]
-    output = _written(targets, readout, layer, z, W_O[head], k)
+    output = _written(targets, readout, layer, z, W_O[head], k, used)
     checked = StreamTarget(targets, Target([Contrast([output.top[0][0]], [])]), where)
     notes = changed(whole) + checked.check(layer) + unchecked(whole, [layer]) + odd_final_norm(whole)
-    notes += _output_notes(targets) + (assumed(whole) if position == "last" else on_padding(whole, position))
+    notes += _output_notes(targets)
+    notes += assumed(whole) if position == "last" else on_padding(whole, position) + notes_at(whole, where, prompt)
     try:
         read = head_inputs(view, readout.positions, layer, [head], cut)
     except ResidscopeError as error:
         return HeadTokens(output, None, None, [*notes, str(error)])
     if read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, layer))):
         return HeadTokens(output, None, None, [*notes, _NOT_FROM_SOURCES])
-    chosen = int(read.part(ALL, ALL, ALL).mean((0, 1, 2)).argmax()) if at is None else int(at[0])
-    notes += gated(whole, [layer]) + (_differing(targets, chosen) if len(prompts) > 1 else [])
+    is_source = real(view) if len(prompts) > 1 else torch.ones_like(real(view))
+    chosen = _most_attended(read.part(ALL, ALL, ALL)[:, 0, 0], is_source & used[:, None]) if at is None else int(at[0])
+    used = used & is_source[:, chosen]
+    if not bool(used.any()):
+        return HeadTokens(output, None, None, [*notes, _NEVER_BOTH.format(chosen)])
+    if not bool(is_source[:, chosen].all()):
+        notes.append(mean_note(f"Source {chosen}", int((~is_source[:, chosen]).sum()), len(prompts)))
+    notes += gated(whole, [layer]) + (_differing(targets, chosen, used) if len(prompts) > 1 else [])
     value = read.v[:, 0, chosen] if read.gate is None else read.v[:, 0, chosen] * read.gate[:, 0, 0]
-    return HeadTokens(output, chosen, _written(targets, readout, layer, value, W_O[head], k), notes)
+    return HeadTokens(output, chosen, _written(targets, readout, layer, value, W_O[head], k, used), notes)
+
+
+def _most_attended(paid: Float[Tensor, "batch source"], real: Bool[Tensor, "batch source"]) -> int:
+    """The source with the most attention, in the mean over the prompts in which it is real."""
+    real = real.to(paid.device)
+    return int((paid.masked_fill(~real, 0).sum(0) / real.sum(0)).nan_to_num(-1.0).argmax())
 
 
 _NOT_FROM_SOURCES = (
@@ -125,15 +144,28 @@ _NOT_FROM_SOURCES = (
 )
 
 
+_NEVER_BOTH = (
+    "In no prompt are the destination and source {} both real tokens, so there is no mean of what this head would "
+    "write for this source."
+)
+
+
 def _written(
-    targets: Targets, readout: Readout, layer: int, z: Float[Tensor, "batch d_head"], W_O: Tensor, k: int
+    targets: Targets,
+    readout: Readout,
+    layer: int,
+    z: Float[Tensor, "batch d_head"],
+    W_O: Tensor,
+    k: int,
+    used: Bool[Tensor, " batch"],
 ) -> WrittenTokens:
-    """The tokens that a head's `z` writes, in the mean over prompts. The mean is taken before the unembedding."""
+    """The tokens that a head's `z` writes, in the mean over these prompts. The mean is taken before the unembedding."""
     vectors = einsum(z, W_O.to(z), "batch d_head, d_head d_model -> batch d_model")
     vectors = readout.output_path(layer, "attn").push(rearrange(vectors, "batch d_model -> 1 batch d_model"))[0]
     norm, divisor = readout.norm, readout.functional.divisor
     vectors = norm.centre(vectors) / divisor
-    mean = (vectors if norm.weight is None else vectors * norm.weight).mean(0, keepdim=True)
+    vectors = vectors if norm.weight is None else vectors * norm.weight
+    mean = vectors[used.to(vectors.device)].mean(0, keepdim=True)
     W_U, _ = unembedding_of_stream(targets.view)
     logits = project(W_U.T, mean.to(W_U.device))[0][: targets.vocabulary.size] * targets.output.scale
     check_finite(targets.view, logits)
@@ -156,10 +188,10 @@ def _output_notes(targets: Targets) -> list[str]:
     return notes
 
 
-def _differing(targets: Targets, source: int) -> list[str]:
-    """A note if prompts have different tokens at the source."""
+def _differing(targets: Targets, source: int, used: Bool[Tensor, " batch"]) -> list[str]:
+    """A note if these prompts have different tokens at the source."""
     tokens = targets.view.tokens
-    count = 1 if tokens is None else len(set(tokens[:, source].tolist()))
+    count = 1 if tokens is None else len(set(tokens[used.to(tokens.device), source].tolist()))
     if count == 1:
         return []
     return [f"Source {source} is {count} different tokens in these prompts: the values of the prompts are averaged."]

@@ -40,10 +40,17 @@ def suggestions(
 ) -> list[Prediction]:
     """Return the model's `k` top predictions (at most 100), most likely first.
 
-    If `prompt` is None, probabilities are averaged over prompts.
+    If `prompt` is None, probabilities are averaged over the prompts in which the position is not padding.
+
+    Raises:
+        ResidscopeError: If the position is padding in all of them, or logits are NaN or infinite.
     """
-    logits = predicted(view, position, given)
-    row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
+    where = positions.resolve(view, position)
+    assert where is not None  # a view shows one position
+    padded = positions.left_out(view, where, prompt)
+    logits = logits_at(view, where, given)
+    rows = logits if prompt is None else logits[prompt, None]
+    row = (rows if padded is None else rows[~padded.to(rows.device)]).softmax(-1).mean(0)
     if not bool(row.isfinite().all()):
         raise ResidscopeError("not-finite", "The logits contain NaN or infinity: the model predicts nothing here.")
     top = row.topk(min(max(k, 1), 100, row.shape[0]))

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from residscope.base.packages import pandas
+from residscope.cache.positions import is_about_mean, mean_note
 from residscope.cache.segments import Segments, same_segments
 from residscope.errors import ResidscopeError
 from residscope.terms import By, Reduce
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from pandas import DataFrame
     from torch import Tensor
 
@@ -45,6 +46,8 @@ class SegmentAttribution:
             because the errors of positions are independent.
         heads: For `by="source"`: the heads along the second-last axis of `values`.
         notes: Notes on these values, in sentences.
+        on_padding: For sources at one position: in which prompts this position is padding, `[batch]`. Means over
+            prompts leave them out. None: in no prompt, or there is only one prompt.
     """
 
     values: Float[Tensor, " row *each"]
@@ -60,6 +63,7 @@ class SegmentAttribution:
     tolerance: float
     heads: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
+    on_padding: Bool[Tensor, " batch"] | None = None
 
     def names(self, axis: str) -> list[str]:
         """Return the labels along an axis, such as `"segment"`. Prompts are numbers.
@@ -76,14 +80,21 @@ class SegmentAttribution:
             return self.segments[0].names
         return self.heads if axis == "head" else self.labels
 
+    def mean(self) -> Float[Tensor, " row ..."]:
+        """Return the mean over the prompts in which a cell has a value, and the target is not read at padding."""
+        values, axis = self.values, self.axes.index("batch")
+        if self.on_padding is not None:
+            values = values.movedim(axis, -1)[..., ~self.on_padding.to(values.device)].movedim(-1, axis)
+        return values.nanmean(axis)
+
     def top(self, k: int = 3) -> list[tuple[str, ...]]:
-        """Return the k cells farthest from 0 in the mean over the prompts in which the cell has a value.
+        """Return the k cells farthest from 0 in `mean`.
 
         Returns:
             A tuple for each cell: its label along each axis except `batch`, then its value. The cell farthest from 0 is
             first.
         """
-        mean = self.values.nanmean(self.axes.index("batch"))
+        mean = self.mean()
         others = [axis for axis in self.axes if axis != "batch"]
         flat = mean.flatten()
         found: list[tuple[Any, ...]] = []
@@ -144,6 +155,8 @@ class _Rows(Protocol):
     def heads(self) -> list[str]: ...
     @property
     def notes(self) -> list[str]: ...
+    @property
+    def padding(self) -> Tensor | None: ...
 
 
 def rolled_up(
@@ -188,9 +201,11 @@ def rolled_up(
     # `unexplained` lacks the first axis. Along the others it is summed, or the mean is taken, like the values.
     added = any(axis == "source" or (axis in _ROLLED and reduce == "sum") for axis in rows.axes[1:])
     longest = max(len(segment) for each in given for segment in each) if added else 1
-    notes = [*rows.notes, *dict.fromkeys(note for each in given for note in each.notes if note not in rows.notes)]
-    if padding is not None and bool((padding.abs() > rows.tolerance).any()):
-        most = float(padding.abs().nan_to_num(0.0).max())
+    on_padding, notes = _on_padding(rows, given)
+    notes += dict.fromkeys(note for each in given for note in each.notes if note not in notes)
+    read = padding if padding is None or on_padding is None else padding[..., ~on_padding.to(padding.device)]
+    if read is not None and bool((read.abs() > rows.tolerance).any()):
+        most = float(read.abs().nan_to_num(0.0).max())
         notes.append(f"Heads also read padding: {most:.2g} of a head's contribution is in no segment (see `.padding`).")
     missing = sum(int(part["missing"]) for part in parts)
     if missing:
@@ -210,7 +225,24 @@ def rolled_up(
         rows.tolerance * math.sqrt(longest),
         rows.heads,
         notes,
+        on_padding,
     )
+
+
+def _on_padding(rows: _Rows, given: Sequence[Segments]) -> tuple[Tensor | None, list[str]]:
+    """In which of the given prompts the position is padding, and the notes of the attribution, for these prompts."""
+    if rows.padding is None or rows.padding.ndim > 1:  # at every position: segments are without padding
+        return None, list(rows.notes)
+    every, prompts = rows.padding, [each.prompt for each in given]
+    padded = every[prompts]
+    if sorted(prompts) == list(range(len(every))):
+        return padded if len(every) > 1 else None, list(rows.notes)
+    kept, count = [note for note in rows.notes if not is_about_mean(note)], int(padded.sum())
+    if not count:
+        return None, kept
+    if len(given) == 1:
+        return None, [*kept, "The position at which this prompt is read is padding."]
+    return padded, [*kept, mean_note("The position", count, len(given))]
 
 
 def check_shape(segments: Segments, positions: int, prompts: int) -> None:

@@ -40,8 +40,8 @@ All other code takes the first and the last real token of each prompt from here.
      token the note needs further evidence (`_single` in `padding_tokens`), because most prompts of equal length were
      never padded.
 
-Rules 3 and 4 are assumptions. A note says what was assumed, for how many tokens, and at which position each prompt is
-read. The tokenizer is read each time, because its padding token may be set later.
+Rules 3 and 4 are assumptions. A note says what was assumed, for how many tokens, and where each prompt ends. The
+tokenizer is read each time, because its padding token may be set later.
 """
 
 from __future__ import annotations
@@ -80,12 +80,14 @@ class Padding:
         last: The last real position of each prompt.
         width: Number of positions in the cache.
         notes: Notes on what was assumed.
+        doubts: Those of the notes that also concern positions which count as real in every prompt.
     """
 
     first: list[int]
     last: list[int]
     width: int
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -104,7 +106,7 @@ class Padding:
     def of(self, prompts: range) -> Padding:
         """Return the padding of these prompts only."""
         chosen = slice(prompts.start, prompts.stop)
-        return Padding(self.first[chosen], self.last[chosen], self.width, self.notes)
+        return Padding(self.first[chosen], self.last[chosen], self.width, self.notes, self.doubts)
 
 
 def padding(view: CacheView) -> Padding:
@@ -113,9 +115,8 @@ def padding(view: CacheView) -> Padding:
         whole, prompts = view.part_of
         return padding(whole).of(prompts)
     if view.padding_is_real:
-        note = "Tokens that look like padding count as real."
-        has_padding = bool(detected_padding(view).count)
-        return Padding([0] * view.batch, [view.n_pos - 1] * view.batch, view.n_pos, (note,) * has_padding)
+        notes = ("Tokens that look like padding count as real.",) * bool(detected_padding(view).count)
+        return Padding([0] * view.batch, [view.n_pos - 1] * view.batch, view.n_pos, notes, notes)
     return detected_padding(view)
 
 
@@ -131,8 +132,17 @@ def detected_padding(view: CacheView) -> Padding:
 
 def notes(view: CacheView) -> list[str]:
     """Return notes on what was assumed about padding, and a note if `tokens=` differs from the ids in the cache."""
+    return list(padding(view).notes) + _other_tokens(view)
+
+
+def doubts(view: CacheView) -> list[str]:
+    """Return those of the notes that also concern positions which count as real in every prompt."""
+    return list(padding(view).doubts) + _other_tokens(view)
+
+
+def _other_tokens(view: CacheView) -> list[str]:
     whole = view if view.part_of is None else view.part_of[0]
-    return list(padding(view).notes) + [_OTHER_TOKENS] * whole.other_tokens
+    return [_OTHER_TOKENS] * whole.other_tokens
 
 
 def was_attended_to(view: CacheView) -> bool:
@@ -149,16 +159,16 @@ def _detect(view: CacheView, special: SpecialTokens) -> Padding:
     shown = mask_in_patterns(view, rows)
     if given_mask is not None:
         spans, holes = spans_of_mask(given_mask)
-        return _padding(view, spans, holes_note(holes, view.batch) + contradiction_note(view, spans, shown))
+        return _padding(view, spans, [], holes_note(holes, view.batch) + contradiction_note(view, spans, shown))
     masked = shown is not None and any(span != whole_prompt(view) for span in shown.spans)
     if shown is not None and masked and shown.is_certain:
         used = padding_notes(view, rows, shown.spans, "", "")
-        return _padding(view, shown.spans, used + only_padding_note(view, rows, special))
+        return _padding(view, shown.spans, used, only_padding_note(view, rows, special))
     uncertain = shown.spans if shown is not None and masked else None
     if rows is None:
         spans = [whole_prompt(view)] * view.batch
         no_ids = [_NO_TOKEN_IDS] if view.batch > 1 else []
-        return _padding(view, spans, no_ids + uncertain_mask_note(view, spans, uncertain))
+        return _padding(view, spans, [], no_ids + uncertain_mask_note(view, spans, uncertain))
     text = Vocabulary(view.model).text if special.has_tokenizer else None
     start = start_padding(rows, special, text)
     end = end_padding(rows, special, text, padded_left=any(count > 0 for count in start.counts))
@@ -168,9 +178,11 @@ def _detect(view: CacheView, special: SpecialTokens) -> Padding:
         spans.append((first, last) if first <= last else (0, view.n_pos - 1))
     no_mask = shown is not None and not masked
     used = padding_notes(view, rows, spans, start.other_reading, end.other_reading, no_mask=no_mask)
-    used += uncertain_mask_note(view, spans, uncertain)
     possible = possible_note(view, rows, end, "end", spans) + possible_note(view, rows, start, "begin", spans)
-    return _padding(view, spans, used + possible + only_padding_note(view, rows, special))
+    doubted = uncertain_mask_note(view, spans, uncertain) + possible + only_padding_note(view, rows, special)
+    # What was treated as padding may begin or end one token off.
+    unsure = [note for note in used for other in (start.other_reading, end.other_reading) if other and other in note]
+    return _padding(view, spans, used, doubted, unsure)
 
 
 _NO_TOKEN_IDS = (
@@ -179,6 +191,8 @@ _NO_TOKEN_IDS = (
 )
 
 
-def _padding(view: CacheView, spans: Spans, notes: Sequence[str] = ()) -> Padding:
+def _padding(
+    view: CacheView, spans: Spans, used: Sequence[str], doubted: Sequence[str], unsure: Sequence[str] = ()
+) -> Padding:
     first, last = [list(ends) for ends in zip(*spans, strict=True)]
-    return Padding(first, last, view.n_pos, tuple(notes))
+    return Padding(first, last, view.n_pos, (*used, *doubted), (*unsure, *doubted))

@@ -1,4 +1,4 @@
-"""The notes on padding: what was assumed, for how many tokens, where prompts are read, and what to pass instead."""
+"""The notes on padding: what was assumed, for how many tokens, where prompts end, and what to pass instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from residscope.cache.vocabulary import Vocabulary
 _LISTED = 4
 """A note lists at most this many numbers one by one."""
 
-_REMEDY = "pass `attention_mask=` or `position=`"
 WAS_NOT_MASKED = (
     ". A model that was run without a mask has attended to the padding, and the values are those of this run."
 )
@@ -38,7 +37,7 @@ def padding_notes(
     *,
     no_mask: bool = False,
 ) -> list[str]:
-    """Notes on the tokens that are treated as padding, and on where each prompt is read.
+    """Notes on the tokens that are treated as padding, and on where each prompt begins and ends.
 
     Args:
         view: The cache.
@@ -60,10 +59,10 @@ def padding_notes(
         )
         prompts = _prompts(len(trailing), view.batch, capital=True)
         place = _places([spans[at][1] for at in trailing])
-        was, it_is = ("was", "it is") if len(trailing) == 1 else ("were", "they are")
+        was, it_ends = ("was", "it ends") if len(trailing) == 1 else ("were", "they end")
         notes.append(
-            f"{prompts} {was} treated as padded: {tokens} left out, and {it_is} read at {place}.{other_end} If these "
-            f"tokens are real, {_REMEDY}."
+            f"{prompts} {was} treated as padded: {tokens} left out, and {it_ends} at {place}.{other_end} If these "
+            "tokens are real, pass `attention_mask=`."
         )
     if leading:
         tokens = _tokens(
@@ -89,12 +88,12 @@ def uncertain_mask_note(view: CacheView, spans: Spans, shown: Spans | None) -> l
     if shown is None or not affected:
         return []
     counts = [view.n_pos - 1 - (shown[at][1] - shown[at][0]) for at in affected]
-    the_prompts_are = "the prompt is" if len(affected) == 1 else "the prompts are"
+    the_prompts_end = "the prompt ends" if len(affected) == 1 else "the prompts end"
     return [
         f"In {_prompts(len(affected), view.batch)} no cached head attends to {_each(counts, 'tokens at the ends')}. "
         "This may be a mask, or the attention to them may be so small that it is rounded to 0. The tokens count as "
-        f"real, and {the_prompts_are} read at {_places([spans[at][1] for at in affected])}. If they are padding, "
-        f"{_REMEDY}."
+        f"real, and {the_prompts_end} at {_places([spans[at][1] for at in affected])}. If they are padding, pass "
+        "`attention_mask=`."
     ]
 
 
@@ -124,14 +123,14 @@ ATTENDED_TO_PADDING = (
 
 
 def only_padding_note(view: CacheView, rows: list[list[int]] | None, special: SpecialTokens) -> list[str]:
-    """A note on prompts of only padding tokens. The tokens are treated as real, and the last position is read."""
+    """A note on prompts of only padding tokens. The tokens are treated as real."""
     empty = [at for at, row in enumerate(rows or []) if len(row) > 1 and set(row) == {special.pad}]
     if not empty or rows is None:
         return []
-    holds, it_is = ("holds", "it is") if len(empty) == 1 else ("hold", "they are")
+    holds, it_ends = ("holds", "it ends") if len(empty) == 1 else ("hold", "they end")
     return [
         f"{_prompts(len(empty), view.batch, capital=True)} {holds} nothing but "
-        f"{_token_name(view, rows, [(at, 0) for at in empty])}: all tokens are treated as real, and {it_is} read at "
+        f"{_token_name(view, rows, [(at, 0) for at in empty])}: all tokens are treated as real, and {it_ends} at "
         f"position {view.n_pos - 1}."
     ]
 
@@ -145,15 +144,15 @@ def possible_note(
         return []
     token = _token_name(view, rows, [(at, 0 if end == "begin" else -1) for at, _ in affected])
     one = len(affected) == 1
-    read = ""
+    ends = ""
     if end == "end":
-        whose = "the prompt is" if one else "the prompts are"
-        read = f", and {whose} read at the last of them ({_places([spans[at][1] for at, _ in affected])})"
-    remedy = f"{_REMEDY}." if end == "end" else f"pass `attention_mask=`{WAS_NOT_MASKED}"
+        it_ends = "the prompt ends" if one else "the prompts end"
+        ends = f", and {it_ends} at {_places([spans[at][1] for at, _ in affected])}"
+    remedy = "." if end == "end" else WAS_NOT_MASKED
     return [
         f"{_prompts(len(affected), view.batch, capital=True)} {end}{'s' if one else ''} with "
-        f"{_each([count for _, count in affected], token)}, {evidence.why}: they were treated as real{read}. If they "
-        f"are padding, {remedy}"
+        f"{_each([count for _, count in affected], token)}, {evidence.why}: they were treated as real{ends}. If they "
+        f"are padding, pass `attention_mask=`{remedy}"
     ]
 
 

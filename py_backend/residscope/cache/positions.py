@@ -7,8 +7,8 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 from residscope.base.arrays import as_list
+from residscope.cache.padding import doubts, padding, was_attended_to
 from residscope.cache.padding import notes as assumed
-from residscope.cache.padding import padding, was_attended_to
 from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
@@ -25,6 +25,10 @@ __all__ = [
     "first",
     "is_about_mean",
     "last",
+    "left_out",
+    "mean_note",
+    "no_mean",
+    "notes_at",
     "on_padding",
     "padding_note",
     "real",
@@ -107,6 +111,46 @@ def are_padding(view: CacheView, where: Int[Tensor, " batch"]) -> Bool[Tensor, "
     return padded if bool(padded.any()) else None
 
 
+def left_out(view: CacheView, where: Int[Tensor, " batch"], prompt: int | None) -> Bool[Tensor, " batch"] | None:
+    """Return which prompts a mean leaves out, on the CPU. None: no prompt, or one prompt is shown.
+
+    Raises:
+        ResidscopeError: If the position is padding in every prompt, so that there is no mean.
+    """
+    padded = are_padding(view, where) if prompt is None and view.batch > 1 else None
+    if padded is not None and bool(padded.all()):
+        raise no_mean(view.batch)
+    return padded
+
+
+def no_mean(batch: int) -> ResidscopeError:
+    """Return the error for a mean at a position that is padding in every prompt."""
+    return ResidscopeError(
+        "position",
+        f"The position is padding in all {batch} prompts, so there is no mean: choose another position, or one prompt.",
+    )
+
+
+def notes_at(
+    view: CacheView, where: Int[Tensor, " batch"], prompt: int | None = None, *, is_end: bool = False
+) -> list[str]:
+    """Return notes on padding at a position: how a mean leaves it out, what was assumed, and attention to padding.
+
+    That tokens were treated as padding concerns a number if the position is padding in a prompt, or if it was chosen
+    as the end of the prompts. That tokens count as real but may be padding concerns every mean.
+
+    Args:
+        view: The cache.
+        where: The position in each prompt.
+        prompt: The prompt that is shown. None: all prompts, and their mean.
+        is_end: Whether the position was chosen as the end of each prompt.
+    """
+    noted = padding_note(view, where, prompt)
+    several = prompt is None and view.batch > 1
+    about = assumed(view) if noted or is_end else doubts(view) if several else []
+    return noted + [note for note in about if note != ATTENDED_TO_PADDING] + attended(view, prompt)
+
+
 def padding_note(view: CacheView, where: Int[Tensor, " batch"], prompt: int | None = None) -> list[str]:
     """Return a note if the position at which a target is read is padding.
 
@@ -121,15 +165,26 @@ def padding_note(view: CacheView, where: Int[Tensor, " batch"], prompt: int | No
     if prompt is not None or view.batch == 1:
         at = prompt or 0
         return [f"Position {int(where[at])} of this prompt is padding."] if bool(padded[at]) else []
-    place, count = f"Position {places.pop()}" if len(places) == 1 else "The position", int(padded.sum())
-    if count == view.batch:
-        return [f"{place} is padding in all {count} prompts, so means over prompts have no value (NaN)."]
-    these = "this prompt" if count == 1 else "these prompts"
-    return [f"{place} is padding in {count} of {view.batch} prompts: means over prompts leave {these} out."]
+    place = f"Position {places.pop()}" if len(places) == 1 else "The position"
+    return [mean_note(place, int(padded.sum()), view.batch)]
+
+
+def mean_note(place: str, padded: int, batch: int) -> str:
+    """Return a note on means over prompts if a position is padding in some of them.
+
+    Args:
+        place: The position, in words that begin the sentence.
+        padded: The number of prompts in which it is padding.
+        batch: The number of prompts.
+    """
+    if padded == batch:
+        return f"{place} is padding in all {batch} prompts, so means over prompts have no value (NaN)."
+    these = "this prompt" if padded == 1 else "these prompts"
+    return f"{place} is padding in {padded} of {batch} prompts: means over prompts leave {these} out."
 
 
 def is_about_mean(note: str) -> bool:
-    """Return whether a note of `padding_note` says how a mean over prompts is made."""
+    """Return whether a note is that of `mean_note`, on how a mean over prompts is made."""
     return "is padding in" in note and "means over prompts" in note
 
 

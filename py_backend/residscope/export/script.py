@@ -260,7 +260,9 @@ class Script:
     @property
     def left_out(self) -> int:
         """The number of prompts that a mean leaves out, because the shown position is padding there."""
-        where = places_of(self.view, self.request.shown.target, self.request.shown.position)
+        shown = self.request.shown
+        is_score = isinstance(shown.target.inner, AttentionScore)  # it has its own positions, which are no padding
+        where = None if is_score else places_of(self.view, shown.target, shown.position)
         padded = None if where is None or self.view.batch == 1 else positions.are_padding(self.view, where)
         return 0 if padded is None else int(padded.sum())
 
@@ -274,7 +276,8 @@ class Script:
         if not self.left_out:
             return values
         values = f"({values})" if " " in values else values
-        return f'{values}.masked_fill(attribution.padding, float("nan"))'
+        # The mask is on the CPU, and `masked_fill` takes a mask on the device of the values only.
+        return f'{values}.masked_fill(attribution.padding.to(attribution.values.device), float("nan"))'
 
     def extras(self, *names: str) -> dict[str, str]:
         """Return the arguments `logits=`, `tokens=`, `attention_mask=`, `model=` and `lens=`, if they were given.

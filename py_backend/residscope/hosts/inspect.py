@@ -76,11 +76,11 @@ def inspect(
                 panel.segments = segments
             if show and running_shell() is not None:
                 panel.prepare()
+            if show:
+                panel.show()
         except BaseException:  # a wrong argument, or an interrupt: release the cache
             if panel is not None:
                 panel.close()
             service.release()
             raise
-        if show:
-            panel.show()
     return panel

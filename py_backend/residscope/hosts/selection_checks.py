@@ -150,13 +150,14 @@ class CheckedSelection(Selected):
 
     @traitlets.validate("feeds")
     def _check_feeds(self, proposal: traitlets.Bunch) -> Any:
-        if proposal.value is not None and not self._received:
-            self._check_feeds_in(self._service.view(), msgspec.convert(proposal.value, Feeds))
-        return proposal.value
+        if proposal.value is None or self._received:
+            return proposal.value
+        return msgspec.to_builtins(self._check_feeds_in(self._service.view(), msgspec.convert(proposal.value, Feeds)))
 
-    def _check_feeds_in(self, view: CacheView, feeds: Feeds) -> None:
+    def _check_feeds_in(self, view: CacheView, feeds: Feeds) -> Feeds:
+        """Return this with the source counted from the start. Refuse a head or a source that the cache lacks."""
         view.check_head(feeds.layer, feeds.head)
-        position_in(view, "source", feeds.source)
+        return msgspec.structs.replace(feeds, source=position_in(view, "source", feeds.source))
 
     @traitlets.validate("transport")
     def _check_transport(self, proposal: Any) -> str:

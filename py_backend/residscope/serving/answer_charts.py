@@ -15,7 +15,7 @@ from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
 from residscope.serving.run_warnings import warnings_in
-from residscope.serving.shown_prompts import ShownPrompts, padding_notes
+from residscope.serving.shown_prompts import ShownPrompts
 from residscope.terms import Component, ComponentTable
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
@@ -36,7 +36,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     target, where = context.asked(request.target, request.position, prompt)
     norm, refusal = request.norm if request.by == "accumulated" else "frozen", None
     check_not_on_padding(view, target, where, prompt)
-    prompts = ShownPrompts.at(view, where, prompt)
+    prompts = ShownPrompts.at(view, request, where, prompt)
     try:
         transport = request.transport if request.by == "accumulated" else "plain"
         result = context.decomposed(target, request.by, where, norm, transport=transport)
@@ -54,7 +54,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
 
     notes = [refusal] if refusal else list[str]()
     notes += [note for note in result.notes if note not in (refusal or "")]
-    notes += padding_notes(view, request.position, prompts)
+    notes += prompts.notes
     reply = AttributionReply(
         by=request.by,
         components=ComponentTable.of(result.components),
@@ -98,7 +98,7 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
     prompt = view.check_prompt(request.prompt)
     target, where = context.asked(request.target, request.position, prompt)
     check_not_on_padding(view, target, where, prompt)
-    prompts = ShownPrompts.at(view, where, prompt)
+    prompts = ShownPrompts.at(view, request, where, prompt)
     result = context.decomposed(target, "neuron", where, layers=request.layer)
     rows = prompts.of(result.values)
     neuron_values = rows[: result.parts]
@@ -110,7 +110,7 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
         layers=1 if request.layer is not None else len({row.layer for row in result.components[: result.parts]}),
         total=float(neuron_values.sum()),
         bias=float(rows[biases].sum()),
-        notes=result.notes + padding_notes(view, request.position, prompts),
+        notes=result.notes + list(prompts.notes),
     )
     return reply, [float32(neuron_values[chosen])]
 

@@ -14,7 +14,7 @@ from residscope.cache import positions
 from residscope.cache.dictionaries import Dictionary
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
-from residscope.serving.shown_prompts import ShownPrompts, padding_notes
+from residscope.serving.shown_prompts import ShownPrompts
 from residscope.terms import MOST_OF_NAME, AttentionScore, Component, ComponentTable, Target
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import (
@@ -50,7 +50,7 @@ def features(context: RequestContext, saes: Saes, request: ReadFeatures) -> tupl
     target, where = context.asked(request.target, request.position, prompt)
     assert where is not None  # a view shows one position
     check_not_on_padding(view, target, where, prompt)
-    prompts = ShownPrompts.at(view, where, prompt)
+    prompts = ShownPrompts.at(view, request, where, prompt)
     dictionary = Dictionary.of(view, given)
     result = context.decomposed(target, "feature", where, sae=given)
     layers, refusal = _layers(context, target, where)
@@ -86,7 +86,7 @@ def features(context: RequestContext, saes: Saes, request: ReadFeatures) -> tupl
         worst=None if measured is None else number(prompts.worst(sums - measured)),
         tolerance=result.tolerance,
         prompts=prompts.count,
-        notes=result.notes + refusal + padding_notes(view, request.position, prompts),
+        notes=result.notes + refusal + list(prompts.notes),
     )
     nothing = torch.full((len(others),), float("nan"), dtype=activations.dtype, device=activations.device)
     return reply, [float32(values[rows]), float32(torch.cat([nothing, activations[listed]]))]

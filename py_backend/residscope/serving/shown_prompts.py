@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from residscope.attribution.own_targets import last_places, places_of
 from residscope.cache import positions
-from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.view import CacheView
-from residscope.errors import ResidscopeError
-from residscope.terms import Position
+from residscope.terms import AttentionScore
+from residscope.wire.protocol import Attribute, RankNeurons, ReadFeatures
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -24,7 +24,7 @@ class ShownPrompts:
         batch: The number of prompts.
         prompt: The prompt that is shown. None: the mean.
         padded: The prompts that the mean leaves out. None: no prompt.
-        notes: Notes on padding at the position.
+        notes: Notes on padding: what was assumed, attention to it, and padding at the position.
     """
 
     batch: int
@@ -33,17 +33,31 @@ class ShownPrompts:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def at(cls, view: CacheView, where: Int[Tensor, " batch"] | None, prompt: int | None) -> ShownPrompts:
+    def at(
+        cls,
+        view: CacheView,
+        request: Attribute | RankNeurons | ReadFeatures,
+        where: Int[Tensor, " batch"] | None,
+        prompt: int | None,
+    ) -> ShownPrompts:
         """Return the prompts that are shown if the target is read at `where`.
+
+        Args:
+            view: The cache.
+            request: The request. An attention score has its own positions. They were checked: none of them is padding.
+            where: The position in each prompt.
+            prompt: The prompt that is shown. None: the mean.
 
         Raises:
             ResidscopeError: If the position is padding in every prompt, so that there is no mean.
         """
-        if where is None:
-            return cls(view.batch, prompt)
-        notes = tuple(positions.padding_note(view, where, prompt))
-        is_mean = prompt is None and view.batch > 1
-        return cls(view.batch, prompt, positions.are_padding(view, where) if is_mean else None, notes).checked()
+        target, position = request.target, request.position
+        if isinstance(target.inner, AttentionScore):
+            where, position = places_of(view, target, "last"), target.inner.destination
+        assert where is not None  # a view shows one position
+        padded, at = positions.left_out(view, where, prompt), prompt or 0
+        is_end = position == "last" or (target.next_token is not None and where[at] == last_places(view, target)[at])
+        return cls(view.batch, prompt, padded, tuple(positions.notes_at(view, where, prompt, is_end=bool(is_end))))
 
     def checked(self) -> ShownPrompts:
         """Return this, if there is a prompt in the mean.
@@ -52,11 +66,7 @@ class ShownPrompts:
             ResidscopeError: If there is none.
         """
         if self.count == 0:
-            raise ResidscopeError(
-                "position",
-                f"The position is padding in all {self.batch} prompts, so there is no mean: choose another position, "
-                "or one prompt.",
-            )
+            raise positions.no_mean(self.batch)
         return self
 
     @property
@@ -85,10 +95,3 @@ class ShownPrompts:
     def with_gaps(self, values: Tensor) -> Tensor:
         """Return the values of all prompts, with NaN in those that the mean leaves out."""
         return values if self.padded is None else values.masked_fill(self.padded.to(values.device), float("nan"))
-
-
-def padding_notes(view: CacheView, position: Position, prompts: ShownPrompts) -> list[str]:
-    """Return notes on what was assumed about padding, on padding at the position, and on attention to padding."""
-    attended = positions.attended(view, prompts.prompt)
-    assumed = [note for note in positions.assumed(view) if note != ATTENDED_TO_PADDING] if position == "last" else []
-    return assumed + attended + list(prompts.notes)
