@@ -164,7 +164,7 @@ def estimated(measurement: Measurement, put: Put, *, each: bool) -> Tensor:
         effect = effect if each else effect.sum(1, keepdim=True)
         order = (2, 1, 0) if put.kind == "z" else (1, 0)
         rows.append(effect.permute(order).flatten(0, -2))  # head by head, position by position
-    return torch.cat(rows).to(measurement.view.like)
+    return measurement.where_read(torch.cat(rows).to(measurement.view.like))
 
 
 def _change(measurement: Measurement, put: Put, site: Site) -> Tensor:
