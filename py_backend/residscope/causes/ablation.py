@@ -145,8 +145,7 @@ class Ablation:
     def __repr__(self) -> str:
         """Return a readable summary."""
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.total.shape, strict=True))
-        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
+        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3)) or "not known"
         notes = "".join(f"; note: {note}" for note in self.notes)
         along = f" along the path to {self.path}" if self.path else ""
-        total = f"total: {strongest}" if strongest else "no effect"
-        return f"Ablation({shape}, replaced by {self.replaced_by}{along}; {self.replayed}; {total}{notes})"
+        return f"Ablation({shape}, replaced by {self.replaced_by}{along}; {self.replayed}; total: {strongest}{notes})"

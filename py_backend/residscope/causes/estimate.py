@@ -59,7 +59,8 @@ def estimate(
             queries), each effect is that of one head, and the other heads keep the cached key or value.
         positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`. With `at="q"` and
             `"pattern"` these are destination positions, with `"k"` and `"v"` source positions.
-        position: Where the target is read, as in `attribute`, but not `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`. A prompt in which it is padding has no
+            effect (NaN).
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
@@ -107,7 +108,8 @@ def effects(
         measure: How many effects are measured: those whose estimate, as a mean over prompts, is farthest from 0.
         at: What is replaced, as in `patch`.
         positions: Where it is replaced, as in `patch`.
-        position: Where the target is read, as in `attribute`, but not `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`. A prompt in which it is padding has no
+            effect (NaN).
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.

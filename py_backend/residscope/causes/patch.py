@@ -74,7 +74,8 @@ def patch(
         positions: The positions whose activations are replaced: `"all"` (all real positions at once), `"last"`,
             positions (the same for all prompts), or `"each"` (each position in a run of its own). Padding is never
             replaced. A prompt in which all of them are padding has no effect (NaN).
-        position: Where the target is read, as in `attribute`, but not `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`. A prompt in which it is padding has no
+            effect (NaN).
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.

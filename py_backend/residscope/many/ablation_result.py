@@ -222,9 +222,9 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
         return ManyAblation(**parts, before=before, **common, **listed, _accumulator=accumulator, _effects=spread)
     assert accumulator.spread is not None
     spread = EffectSpread(accumulator.spread, shape, before.dtype)
-    unchanged = count - int(padded.sum()) - spread.most
-    if unchanged > 0:
-        common["notes"].append(nothing_replaced(f"{unchanged} of {count} prompts"))
+    left = count - int(padded.sum()) - spread.most
+    if left > 0:
+        common["notes"].append(nothing_replaced(f"{left} of {count} prompts"))
     means = {str(effect): spread.mean(effect)[..., None] for effect in EFFECTS}
     average = Ablation(**means, before=before.nanmean(0, keepdim=True), **common)
     return AblationSummary(average, count, before, **listed, _accumulator=accumulator, _spread=spread)
