@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from residscope import targets
 from residscope.cache.view import CacheView
 from residscope.patterns import weighting as weightings
 from residscope.patterns.downsampling import down_sampled
+from residscope.serving import turns
 from residscope.serving.service import Service
 from residscope.terms import Against
 from residscope.wire.protocol import (
@@ -26,6 +28,7 @@ from residscope.wire.protocol import (
     BlendAttention,
     Compare,
     MapPositions,
+    MeasureEffects,
     RankNeurons,
     ReadAttention,
     ReadFeatures,
@@ -231,6 +234,176 @@ def test_one_position_of_all_prompts(padded, by, position):
     one = ran(written(service, "prompts", Shown(target, position=position, heads=heads)), cache=padded.cache)
     same(one[[at for at, *_ in there]], row)
     assert np.isfinite(one).sum() == len(there)
+
+
+def alone_changes(run, position: int, hook: str, at: tuple) -> torch.Tensor:
+    """Return how zeros in an activation change the target, in hooked runs of the prompts that are real there, alone.
+
+    Args:
+        run: The prompts.
+        position: Where the target is read.
+        hook: The activation's hook.
+        at: The entries that become zero, as index `(position, …)`. The position counts in the padded row. None: all.
+    """
+    changes = []
+    for number, _, pair, own in real_at(run, position):
+        answer, distractor = run.cache.model.tokenizer.convert_tokens_to_ids(list(pair))
+        place = slice(None) if at[0] is None else at[0] - run.offsets[number]
+
+        def zero(held, place=place, **_):
+            held = held.clone()
+            held[(slice(None), place, *at[1:])] = 0
+            return held
+
+        if at[0] is not None and not 0 <= place < len(PROMPTS[number]):
+            continue
+        with torch.no_grad():
+            logits = [
+                run.cache.model.run_with_hooks(torch.tensor([PROMPTS[number]]), fwd_hooks=hooks)[0, own].double()
+                for hooks in ([], [(hook, zero)])
+            ]
+        changes.append((logits[1] - logits[0])[answer] - (logits[1] - logits[0])[distractor])
+    return torch.stack(changes) if changes else torch.full((1,), math.nan)
+
+
+def measured(service: Service, request: MeasureEffects) -> tuple:
+    """Send a request and give turns until everything is measured. Return the reply and its buffers."""
+    reply, buffers = service.reply(request, gives_turns=True)
+    while reply.state == "waiting":
+        turns.take(reply.turn)
+        reply, buffers = service.reply(request, gives_turns=True)
+    return reply, [np.frombuffer(buffer, np.float32) for buffer in buffers]
+
+
+@pytest.mark.parametrize("position", [3, 6])
+def test_effects_on_a_target_at_one_position(padded, position):
+    """Python, the panel and copied code."""
+    cells, there = [(layer, head) for layer in range(3) for head in range(4)], real_at(padded, position)
+    ablation = residscope.ablate(padded.cache, PAIRS, position=position, progress=False)
+    noted = f"Position {position} is padding in "
+    assert [noted in note for note in ablation.notes].count(True) == (len(there) < 3)
+    service = Service(padded.cache)
+    request = MeasureEffects(service.targets().resolve(PAIRS), position=position)
+    gone = sorted(set(range(3)) - {number for number, *_ in there})
+    for number in gone:
+        with pytest.raises(residscope.ResidscopeError, match="of this prompt is padding, so there are no effects"):
+            service.reply(msgspec.structs.replace(request, prompt=number), gives_turns=True)
+    if not there:
+        assert bool(ablation.total.isnan().all() & ablation.direct.isnan().all() & ablation.before.isnan().all())
+        assert ablation.top() == []
+        assert "an unchanged run is as in the cache; total: not known" in repr(ablation)
+        with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so there is no mean"):
+            service.reply(request, gives_turns=True)
+        return
+    each = torch.stack(
+        [alone_changes(padded, position, f"blocks.{at}.attn.hook_z", (None, head)) for at, head in cells]
+    )
+    same(ablation.total[..., [number for number, *_ in there]].flatten(0, 1), each)
+    assert bool(ablation.total[..., gone].isnan().all())
+    same(ablation.of("total"), each.mean(-1))
+    best = sorted(zip(ablation.labels, each.mean(-1).tolist(), strict=True), key=lambda one: -abs(one[1]))
+    assert [name for name, _ in ablation.top(3)] == [name for name, _ in best[:3]]
+    one = [residscope.attribute(cache, own, position=at, by="head") for _, cache, own, at in there]
+    direct = torch.cat([result.grid for result in one], -1).double().mean(-1).flatten()
+    same(-ablation.of("direct"), direct)
+    before = float(torch.cat([result.measured for result in one]).mean())
+    count = "prompts" if len(there) == 3 else f"{len(there)} of 3 prompts"
+    assert ablation.replayed.startswith(f"an unchanged run gives {before:+.2f} (mean over {count})".replace("-", "−"))
+    reply, [total, own, estimate] = measured(service, request)
+    same(total, -each.mean(-1))
+    same(own, direct)
+    guess = [residscope.estimate(cache, "zero", own, position=at).effects for _, cache, own, at in there]
+    same(estimate, -torch.cat(guess, -1).double().mean(-1).flatten())
+    same(residscope.estimate(padded.cache, "zero", PAIRS, position=position).of(), -torch.tensor(estimate))
+    assert (reply.prompts, reply.before) == (len(there), pytest.approx(before, abs=2e-5))
+    assert any(noted in note for note in reply.notes) == (len(there) < 3)
+    for effect, values in (("total", total), ("estimate", estimate)):
+        code = written(service, "heads", Shown(request.target, position=position, effect=effect))
+        same(ran(code, cache=padded.cache).flatten(), torch.tensor(values))
+        assert (f"{len(there)} of 3 prompts" in code) == (len(there) < 3)
+    namespace = {"cache": padded.cache}
+    exec(written(service, "runs", Shown(request.target, position=position, effect="total")), namespace)
+    for found, values in zip(namespace["values"], (own, total), strict=True):
+        same(found.flatten(), torch.tensor(values))
+
+
+def test_effects_on_a_target_at_padding_that_counts_as_real(padded):
+    service = Service(padded.cache)
+    request = MeasureEffects(service.targets().resolve(PAIRS), position=3, padding="none")
+    reply, [total, *_] = measured(service, request)
+    assert (reply.prompts, any("is padding in" in note for note in reply.notes)) == (3, False)
+    each = [measured(service, msgspec.structs.replace(request, prompt=prompt))[1][0] for prompt in range(3)]
+    same(total, torch.tensor(np.stack(each)).double().mean(0))
+
+
+def test_effects_of_the_stream_on_a_target_at_one_position(padded):
+    service = Service(padded.cache)
+    request = MeasureEffects(service.targets().resolve(PAIRS), "stream", position=3)
+    _, [total, _, _] = measured(service, request)
+    places = [(layer, place) for layer in range(3) for place in range(4)]
+    true = [alone_changes(padded, 3, f"blocks.{layer}.hook_resid_pre", (place,)).mean() for layer, place in places]
+    same(total.reshape(3, WIDTH)[:, :4].ravel(), -torch.stack(true))
+    code = written(service, "stream", Shown(request.target, position=3, effect="total"))
+    same(ran(code, cache=padded.cache)[:, :4].flatten(), -torch.stack(true))
+    assert "2 of 3 prompts" in code
+
+
+PATHS_AND_EDGES = {
+    "one run": {"heads": ["L0H1", "L1H3"], "together": True},
+    "path to a query": {"heads": ["L0H1", "L1H3"], "path": "L2H3.q"},
+    "path to the logits": {"heads": ["L0H1", "L1H3"], "path": "logits"},
+    "path through a frozen norm": {"heads": ["L0H1", "L1H3"], "path": "logits", "norm": "frozen"},
+    "edges": {"heads": ["L0H1"], "edges": [(3, 3)]},
+    "edges in one run": {"heads": ["L0H1", "L1H3"], "edges": [(3, 3)], "together": True},
+}
+
+
+@pytest.mark.parametrize("options", PATHS_AND_EDGES.values(), ids=PATHS_AND_EDGES)
+def test_effects_of_paths_and_edges_on_a_target_at_one_position(padded, options):
+    found = residscope.ablate(padded.cache, PAIRS, position=3, progress=False, **options)
+    each = []
+    for _, cache, own, at in real_at(padded, 3):
+        given = options | ({"edges": [(at, at)]} if "edges" in options else {})
+        each.append(residscope.ablate(cache, own, position=at, progress=False, **given).of("total").double())
+    same(found.of("total"), torch.stack(each).mean(0))
+    assert [note for note in found.notes if "Position 3 is padding in 1 of 3 prompts" in note]
+
+
+@pytest.mark.parametrize("at", ["q", "resid_pre"])
+def test_patching_of_a_target_at_one_position(padded, at):
+    found = residscope.patch(padded.cache, padded.other, PAIRS, at=at, position=3, progress=False)
+    each = [
+        residscope.patch(cache, padded.others[number], own, at=at, position=place, progress=False)
+        for number, cache, own, place in real_at(padded, 3)
+    ]
+    same(found.of(), torch.cat([one.effects for one in each], -1).double().mean(-1).flatten())
+    same(found.of(normalized=True), torch.cat([one.normalized for one in each], -1).double().nanmean(-1).flatten())
+    same(found.source.nanmean(), torch.cat([one.source for one in each]).mean())
+    assert len(found.source) == len(found.before) == 3
+    most = residscope.effects(padded.cache, padded.other, PAIRS, measure=2, at=at, position=3, progress=False)
+    assert int(most.measured.sum()) == 2
+    same(most.of()[most.measured.flatten()], found.of()[most.measured.flatten()])
+
+
+@pytest.mark.parametrize("keep", ["values", "summary"])
+def test_effects_over_many_caches(padded, keep):
+    options = {"position": 3, "progress": False}
+    many = residscope.ablate_many([padded.cache, padded.other], PAIRS, keep=keep, **options)
+    each = [
+        residscope.ablate(cache, own, **(options | {"position": at})).total
+        for number, first, own, at in real_at(padded, 3)
+        for cache in (first, padded.others[number])
+    ]
+    values = torch.cat(each, -1).double()
+    same(many.mean(), values.mean(-1))
+    same(many.std(), values.std(-1))
+    notes = [note for note in many.notes if "padding" in note]
+    (number,) = {0, 1, 2} - {number for number, *_ in real_at(padded, 3)}
+    assert notes == [
+        f"In 2 of 6 prompts ({number} and {number + 3}) the position at which the target is read is padding. Effects "
+        "there are NaN, and are left out of means."
+    ]
+    assert "(mean over 4 of 6 prompts)" in repr(many)
 
 
 @pytest.mark.parametrize("position", [2, 4])

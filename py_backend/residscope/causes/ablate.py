@@ -94,7 +94,8 @@ def ablate(
             (NaN).
         of: `"z"`: the outputs of heads. `"attn_out"`, `"mlp_out"`: the outputs of whole sublayers.
         layers: The layers for `"attn_out"` and `"mlp_out"`. None: all.
-        position: Where the target is read, as in `attribute`, but not `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`. A prompt in which it is padding has no
+            effect (NaN).
         together: Whether all components are replaced at once, in one run.
         norm: The scale of the final norm, for the direct effect. `"frozen"` (the default): the cached scale. With
             `replace="zero"` the direct effect is then minus the component's row in `attribute`. `"recomputed"`: the

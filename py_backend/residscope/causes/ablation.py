@@ -33,12 +33,13 @@ class Ablation:
     Attributes:
         total: The effect in the run: the target in this run − `before`. Its axes are `axes`. NaN if a layer has no such
             component, or the component does not come before the end of the path. Also NaN in prompts in which nothing
-            was replaced, because of padding or because there is no such edge. Means leave these prompts out.
+            was replaced, because of padding or because there is no such edge, and in prompts in which the target's
+            position is padding. Means leave these prompts out.
         direct: The effect along the direct path alone, with the final norm's scale frozen or recomputed. For
             `replace="zero"` and a frozen scale: minus the component's row in `attribute`. NaN if it cannot be computed;
             a note gives the reason.
         indirect: total − direct.
-        before: `[batch]`, the target in the unchanged run.
+        before: `[batch]`, the target in the unchanged run. NaN where its position is padding.
         components: The components, in the order in which `total` holds them.
         axes: The names of the axes.
         replaced_by: What took the place of the activations, in words.
@@ -144,7 +145,7 @@ class Ablation:
     def __repr__(self) -> str:
         """Return a readable summary."""
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.total.shape, strict=True))
-        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
+        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3)) or "not known"
         notes = "".join(f"; note: {note}" for note in self.notes)
         along = f" along the path to {self.path}" if self.path else ""
         return f"Ablation({shape}, replaced by {self.replaced_by}{along}; {self.replayed}; total: {strongest}{notes})"

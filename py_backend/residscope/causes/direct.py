@@ -66,10 +66,13 @@ class DirectPaths:
         return self.through_norm(written)
 
     def through_norm(self, written: Float[Tensor, "copy batch d_model"]) -> Float[Tensor, "copy batch"]:
-        """Return the change of the target if the vectors `written` are added to the final stream."""
+        """Return the change of the target if the vectors `written` are added to the final stream.
+
+        NaN in prompts in which the target is read at padding.
+        """
         of, frozen = self.measurement, self.norm == "frozen"
         final = of.readout.pick(of.replay.run.final[None])
-        return of.readout.value(final + written, frozen=frozen) - of.readout.value(final, frozen=frozen)
+        return of.where_read(of.readout.value(final + written, frozen=frozen) - of.readout.value(final, frozen=frozen))
 
     def written(
         self, layer: int, change: Float[Tensor, "copy batch *inner"]

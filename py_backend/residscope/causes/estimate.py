@@ -59,7 +59,8 @@ def estimate(
             queries), each effect is that of one head, and the other heads keep the cached key or value.
         positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`. With `at="q"` and
             `"pattern"` these are destination positions, with `"k"` and `"v"` source positions.
-        position: Where the target is read, as in `attribute`, but not `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`. A prompt in which it is padding has no
+            effect (NaN).
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
@@ -107,7 +108,8 @@ def effects(
         measure: How many effects are measured: those whose estimate, as a mean over prompts, is farthest from 0.
         at: What is replaced, as in `patch`.
         positions: Where it is replaced, as in `patch`.
-        position: Where the target is read, as in `attribute`, but not `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`. A prompt in which it is padding has no
+            effect (NaN).
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
@@ -164,7 +166,7 @@ def estimated(measurement: Measurement, put: Put, *, each: bool) -> Tensor:
         effect = effect if each else effect.sum(1, keepdim=True)
         order = (2, 1, 0) if put.kind == "z" else (1, 0)
         rows.append(effect.permute(order).flatten(0, -2))  # head by head, position by position
-    return torch.cat(rows).to(measurement.view.like)
+    return measurement.where_read(torch.cat(rows).to(measurement.view.like))
 
 
 def _change(measurement: Measurement, put: Put, site: Site) -> Tensor:

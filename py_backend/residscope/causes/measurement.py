@@ -19,6 +19,7 @@ from residscope.causes.readout import RunReadout
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import Site, SiteKind
 from residscope.causes.tape import Tape
+from residscope.causes.unchanged import LEFT_OUT
 from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
@@ -40,9 +41,10 @@ class Measurement:
         where: The position of each prompt at which the target is read.
         replay: The replayed run.
         readout: Reads the target from the final stream of a run.
-        before: The target in the unchanged run, `[batch]`.
+        before: The target in the unchanged run, `[batch]`. NaN where it is read at padding.
         notes: Notes on the target and the cache.
         slopes: The target's gradient at each site, `[batch, pos, *inner]`. Empty if it was not computed.
+        padded: In which prompts the target is read at padding. There are no effects there (NaN). None: in no prompt.
     """
 
     view: CacheView
@@ -54,6 +56,7 @@ class Measurement:
     before: Float[Tensor, " batch"]
     notes: list[str] = field(default_factory=list[str])
     slopes: dict[tuple[SiteKind, int], Tensor] = field(default_factory=dict)
+    padded: Bool[Tensor, " batch"] | None = None
 
     @classmethod
     def of(
@@ -92,7 +95,10 @@ class Measurement:
         notes = targets.notes + changed(view) + readout.notes
         _check_target(readout, again, before)
         notes += positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-        found = cls(view, targets, target, readout.where, again, readout, before, notes)
+        notes += _padding_notes(view, readout.where)
+        padded = positions.are_padding(view, readout.where)
+        found = cls(view, targets, target, readout.where, again, readout, before, notes, padded=padded)
+        found.before = found.where_read(before)
         if tape is not None and tape.final is not None:
             found._differentiate(tape)
         return found
@@ -104,6 +110,10 @@ class Measurement:
         found = tape.slopes(sites, lambda final: readout.value(readout.pick(final[None]))[0], self.view.batch)
         if found is not None:
             self.slopes = {(site.kind, site.layer): slope for site, slope in zip(sites, found, strict=True)}
+
+    def where_read(self, values: Float[Tensor, "*row batch"]) -> Float[Tensor, "*row batch"]:
+        """Return values of the target with NaN in the prompts in which it is read at padding."""
+        return values if self.padded is None else values.masked_fill(self.padded.to(values.device), float("nan"))
 
     @property
     def replayed(self) -> str:
@@ -151,10 +161,25 @@ def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str
         gap: The largest difference from the cache, relative to an activation's size.
         prompt: The prompt whose target is named. None: the mean over prompts.
     """
-    value = float(before.mean() if prompt is None else before[prompt])
-    mean = " (mean over prompts)" if prompt is None and len(before) > 1 else ""
     exact = "" if gap == 0 else f", up to rounding ({gap:.1g} of an activation's size)"
-    return f"an unchanged run gives {signed(value, abs(value))}{mean}, {AS_CACHED}{exact}"
+    words = value_words(before if prompt is None else before[prompt : prompt + 1])
+    return f"an unchanged run {f'gives {words},' if words else 'is'} {AS_CACHED}{exact}"
+
+
+def value_words(before: Tensor) -> str:
+    """Return the mean of the target over the prompts in which it is known. Empty if it is known in none."""
+    known = before[~before.isnan()]
+    if len(known) == 0:
+        return ""
+    value = float(known.mean())
+    count = "prompts" if len(known) == len(before) else f"{len(known)} of {len(before)} prompts"
+    return signed(value, abs(value)) + f" (mean over {count})" * (len(before) > 1)
+
+
+def _padding_notes(view: CacheView, where: Int[Tensor, " batch"]) -> list[str]:
+    """A note on the prompts in which the target is read at padding. A single prompt has no other values."""
+    notes = positions.padding_note(view, where)
+    return [f"{note} {LEFT_OUT}" for note in notes] if view.batch == 1 else notes
 
 
 def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:

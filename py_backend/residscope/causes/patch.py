@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.target_reading import measured_value, target_reading
 from residscope.attribution.targets import Targets
+from residscope.base.numbered import some_prompts
 from residscope.base.signed import signed
 from residscope.cache import positions as real_positions
 from residscope.cache.positions import Positions
@@ -73,7 +74,8 @@ def patch(
         positions: The positions whose activations are replaced: `"all"` (all real positions at once), `"last"`,
             positions (the same for all prompts), or `"each"` (each position in a run of its own). Padding is never
             replaced. A prompt in which all of them are padding has no effect (NaN).
-        position: Where the target is read, as in `attribute`, but not `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`. A prompt in which it is padding has no
+            effect (NaN).
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
@@ -207,6 +209,7 @@ def _result(
     by, of_heads = put.by, put.kind == "z"
     shape = (view.n_layers, *[view.n_heads] * of_heads, *[view.n_pos] * each, view.batch)
     changed = changed_in(patches, where)
+    changed = changed if measurement.padded is None else changed & ~measurement.padded
     values, is_changed = only_where(changed, values), changed.any(1).tolist()
     effects = values.new_full(shape, float("nan"))
     measured = effects[..., 0] == 0  # False everywhere: all effects are NaN here
@@ -223,8 +226,9 @@ def _result(
         if of_source is not None:
             normalized, more = _normalized(effects, measurement.before, of_source)
             notes += more
-            ends = [signed(float(mean), float(mean)) for mean in (measurement.before.mean(), of_source.mean())]
-            direction += f" (target from {ends[0]} in the cache to {ends[1]} in the source)"
+            ends = [signed(float(mean), float(mean)) for mean in (measurement.before.nanmean(), of_source.nanmean())]
+            known = bool((~measurement.before.isnan()).any())
+            direction += known * f" (target from {ends[0]} in the cache to {ends[1]} in the source)"
     kind: ComponentKind = {"z": "head", "resid_pre": "pre", "attn_out": "attn_out", "mlp_out": "mlp_out"}[put.kind]  # pyright: ignore[reportAssignmentType]
     rows = [Component(kind, layer) for layer in range(view.n_layers)]
     if of_heads:
@@ -267,7 +271,18 @@ def _target_in(measurement: Measurement, source: object) -> tuple[Tensor | None,
         return None, ["The source holds neither logits nor the final stream: its target is not known."]
     differ = real_positions.last(measurement.view) != own and same.tolist() == real_positions.last(measurement.view)
     notes = ["In the source the target is read at the same positions, but some prompts end elsewhere there."] * differ
-    return value[:, 0].to(measurement.before), notes
+    notes += _padded_in_source(measurement, view)
+    return measurement.where_read(value[:, 0].to(measurement.before)), notes
+
+
+def _padded_in_source(measurement: Measurement, source: CacheView) -> list[str]:
+    """A note on the prompts in which the target is read at padding in the source, but not in the cache."""
+    padded = real_positions.are_padding(source, measurement.where)
+    if padded is None:
+        return []
+    only = padded if measurement.padded is None else padded & ~measurement.padded
+    prompts: list[int] = only.nonzero().flatten().tolist()
+    return [f"In the source the target is read at padding in {some_prompts(prompts, len(only))}."] if prompts else []
 
 
 _SMALL = 0.05

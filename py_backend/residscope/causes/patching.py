@@ -25,13 +25,14 @@ class Patching:
 
     Attributes:
         effects: The target in the changed run − `before`. The axes are `axes`. NaN if a layer has no such activation,
-            if the position is padding, if the effect cannot be computed, or if the component does not come before the
-            end of the path. A mean is over the prompts that have the effect.
+            if its position or that of the target is padding, if the effect cannot be computed, or if the component does
+            not come before the end of the path. A mean is over the prompts that have the effect.
         normalized: effects / (`source` − `before`). 0: the target is as in the cached run. 1: it is as in the source.
             NaN in prompts in which this difference is too small to divide by. None if `source` is None.
-        before: `[batch]`, the target in the cached run.
-        source: `[batch]`, the target in the source. None if it is not known, if the source is one prompt for several,
-            if one prompt of a cache was named (`(cache, 2)`), or if the activations do not come from another cache.
+        before: `[batch]`, the target in the cached run. NaN where its position is padding.
+        source: `[batch]`, the target in the source, read at the same positions. None if it is not known, if the source
+            is one prompt for several, if one prompt of a cache was named (`(cache, 2)`), or if the activations do not
+            come from another cache.
         direction: Which run gets which activations, in words. Patching in the other direction gives other numbers.
         at: The kind of the replaced activations.
         components: The components, in the order in which `effects` holds them.
@@ -129,8 +130,9 @@ class Patching:
     def __repr__(self) -> str:
         """Return a readable summary."""
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.effects.shape, strict=True))
-        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
-        what = "Patching" if bool(self.measured.any()) else "Estimate of patching"
+        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3)) or "effects not known"
+        is_measured = bool(self.measured.any() | self.effects.isnan().all())
+        what = "Patching" if is_measured else "Estimate of patching"
         notes = "".join(f"; note: {note}" for note in self.notes)
         along = f" along the path to {self.path}" if self.path else ""
         return f"{what}({self.at}, {shape}{along}; {self.direction}; {self.replayed}; {strongest}{notes})"

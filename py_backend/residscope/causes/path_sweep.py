@@ -153,7 +153,7 @@ class PathSweep(Sweep):
         if self.ends == "logits":
             final = of.readout.pick(of.replay.run.final[None])
             added = of.readout.pick(self._arriving(sent, of.view.n_layers))
-            return of.readout.value(final + added) - of.readout.value(final)
+            return of.where_read(of.readout.value(final + added) - of.readout.value(final))
         active = [one for one in self.ends if one.layer > min(sent)]
         stream: Tensor | None = None
         layers = sorted({one.layer for one in active})

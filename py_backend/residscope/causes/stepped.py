@@ -40,7 +40,7 @@ class Measured:
         shape: The shape of the rows as a grid: layers × heads, or layers × positions.
         known: The rows that were measured.
         is_estimated: Whether no estimate is left to do: all rows were estimated, or estimates are not possible.
-        before: The target in the unchanged run, `[batch]`.
+        before: The target in the unchanged run, `[batch]`. NaN where it is read at padding.
         gap: The largest difference of the unchanged run from the cache, relative to an activation's size.
         replaced_by: What takes the place of the activations, in words.
         notes: Notes on these numbers.

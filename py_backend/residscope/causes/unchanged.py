@@ -51,6 +51,11 @@ def unchanged_notes(where: Bool[Tensor, "batch pos"], *, each: bool = False) -> 
     return [nothing_replaced(prompts)]
 
 
+def read_at_padding(prompts: str) -> str:
+    """Return the note on prompts of several caches in which the target's position is padding."""
+    return f"In {prompts} the position at which the target is read is padding. {LEFT_OUT}"
+
+
 def nothing_replaced(prompts: str) -> str:
     """Return the note on prompts in which nothing is replaced."""
     return f"In {prompts} nothing was replaced, because the chosen positions are padding there. {LEFT_OUT}"

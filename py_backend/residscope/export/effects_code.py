@@ -24,11 +24,10 @@ def is_caused(shown: Shown) -> bool:
 
 def heads(script: Script) -> list[str]:
     """Return code for the map of one effect of each head."""
-    sign, of = _sign(_by(script)), _tensor(script)
-    which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
+    sign, of, which = _sign(_by(script)), _tensor(script), _which(script)
     return [
         _made(script),
-        f"values = {sign}{of}{which}  # [layer, head], {script.unit}, {script.prompt_words}; {_meaning(_by(script))}",
+        f"values = {sign}{of}{which}  # [layer, head], {script.unit}, {script.mean_words}; {_meaning(_by(script))}",
         _figure(script),
     ]
 
@@ -46,7 +45,7 @@ def ranking(script: Script) -> list[str]:
         "values.sort(key=lambda head: head[1])",
         f"values = [head for head in reversed(values) if head[1] > 0][:{k}] + "
         f"[head for head in values if head[1] < 0][:{k}]",
-        f"# (head, {script.unit}), {script.prompt_words}; {_meaning(_by(script))}",
+        f"# (head, {script.unit}), {script.mean_words}; {_meaning(_by(script))}",
         _figure(script),
     ]
 
@@ -54,15 +53,14 @@ def ranking(script: Script) -> list[str]:
 def scatter(script: Script) -> list[str]:
     """Return code for the direct and the total effect of each head."""
     prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
-    which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
-    sign = _sign(_by(script))
+    which, sign = _which(script), _sign(_by(script))
     # `estimate` knows no direct effects.
     about = ["# measured; the panel shows estimates"] if script.request.shown.effect == "estimate" else []
     return [
         *about,
         _made(script, "total"),
         f"values = [{sign}attribution.direct{which}, {sign}attribution.total{which}]",
-        f"# each [layer, head], {script.unit}, {script.prompt_words}; {_meaning(_by(script))}",
+        f"# each [layer, head], {script.unit}, {script.mean_words}; {_meaning(_by(script))}",
         call("figure = attribution.to_plotly", ['"scatter"', *prompt, *_adds(_by(script))]),
     ]
 
@@ -76,10 +74,16 @@ def stream(script: Script) -> list[str]:
     by = _by(script, "stream")
     return [
         call("attribution = residscope.patch", [script.cache, _source(script, by), script.answers, *given]),
-        f"values = {_sign(by)}attribution.effects{which}  # [layer, position], {script.unit}, {script.prompt_words}",
+        f"values = {_sign(by)}attribution.effects{which}  # [layer, position], {script.unit}, {script.mean_words}",
         f"# {_meaning(by, 'stream')}; all are measured",
         call("figure = attribution.to_plotly", [*prompt, *_adds(by)]),
     ]
+
+
+def _which(script: Script) -> str:
+    """The code of one prompt's effects, or of their mean. Where the target is read at padding, effects are NaN."""
+    mean = ".nanmean(-1)" if script.left_out else ".mean(-1)"
+    return mean if script.prompt is None else f"[..., {script.prompt}]"
 
 
 def _made(script: Script, effect: Effect | None = None) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from residscope.cache.positions import Positions
+from residscope.cache.positions import Positions, is_about_mean
 from residscope.causes.ablate import Ablated, ablate
 from residscope.causes.ablation import EFFECTS, Ablation
 from residscope.causes.measurement import AS_CACHED
@@ -116,7 +116,8 @@ def ablate_many(
     Returns:
         A `ManyAblation`, which is an `Ablation` of all prompts, or with `keep="summary"` an `AblationSummary`. Both
         have `.mean(effect)`, `.std(effect)` and `.sem(effect)` (the standard error of the mean), and are on the CPU.
-        A prompt in which all `positions` are padding has no effect (NaN). Means leave it out, and a note says so.
+        A prompt in which all `positions` are padding, or the target's `position` is, has no effect (NaN). Means leave
+        it out, and a note says so.
 
     Raises:
         ResidscopeError: If nothing can be measured in an item: the message names the item. If the call differs from the
@@ -160,7 +161,8 @@ def _ablate_item(
     grid = (result.total.shape[0], result.total.shape[1]) if len(result.axes) == 3 else None
     axes = ("set" if len(result.axes) == 1 else "component", "batch", "effect")
     layout = ResultLayout("ablation", result.components, axes, (len(EFFECTS),), [], None, grid)
-    notes = [note for note in result.notes if not note.endswith(LEFT_OUT)]  # the result of all items has its own
+    # The result of all items has its own notes on prompts without effects.
+    notes = [note for note in result.notes if not (note.endswith(LEFT_OUT) or is_about_mean(note))]
     if isinstance(by := options.get("replace", replace), str) and by == "mean":
         notes.append('With `replace="mean"` the mean is over the prompts of each item, not over those of all items.')
     facts = ItemFacts(

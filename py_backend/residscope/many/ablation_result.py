@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from residscope.base.numbered import some_prompts
 from residscope.base.packages import pandas
-from residscope.base.signed import signed
 from residscope.causes.ablation import EFFECTS, Ablation, Effect
-from residscope.causes.measurement import AS_CACHED
+from residscope.causes.measurement import AS_CACHED, value_words
 from residscope.causes.ranking import farthest
-from residscope.causes.unchanged import nothing_replaced
+from residscope.causes.unchanged import nothing_replaced, read_at_padding
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Accumulator, ItemFacts, Spread, joined_values
 from residscope.many.notes import notes_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from pandas import DataFrame
     from plotly.graph_objects import Figure
     from torch import Tensor
@@ -125,7 +124,7 @@ class AblationSummary:
     Attributes:
         average: The mean over prompts, as an `Ablation` of one prompt.
         count: The number of prompts, also of those without an effect.
-        before: `[batch]`, the target in the unchanged run of each prompt.
+        before: `[batch]`, the target in the unchanged run of each prompt. NaN where its position is padding.
         items: For each prompt, the number of its item.
         skipped: The numbers of items that were left out (`on_error="skip"`), and the reasons.
     """
@@ -195,7 +194,7 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
     layout, results = accumulator.done()
     facts = [result.facts for result in results.values()]
     before = joined_values(results.values(), "before", layout)
-    count = len(before)
+    count, padded = len(before), before.isnan()
     shape = {"set": (), "component": layout.grid or (len(layout.components),)}[layout.axes[0]]
     kind = "head" if layout.components[0].kind == "head" else "layer"
     rows = {0: (), 1: (kind,), 2: ("layer", "head")}[len(shape)]
@@ -205,7 +204,7 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
         "axes": (*rows, "batch"),
         "replaced_by": words,
         "replayed": _replayed(before, facts),
-        "notes": notes_of(accumulator, results),
+        "notes": notes_of(accumulator, results) + _padding_notes(padded),
         "model": re.sub(" [0-9a-f]{12}$", "", facts[0].model),
     }
     listed: dict[str, Any] = {
@@ -215,24 +214,31 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
     if accumulator.keeps_values:
         values = joined_values(results.values(), "values", layout)
         spread = EffectSpread(Spread.of(values, 1), shape, values.dtype)
-        unchanged: list[int] = values[..., EFFECTS.index("total")].isnan().all(0).nonzero().flatten().tolist()
+        gone = values[..., EFFECTS.index("total")].isnan().all(0)
+        unchanged: list[int] = (gone & ~padded).nonzero().flatten().tolist()
         if unchanged:
             common["notes"].append(nothing_replaced(some_prompts(unchanged, count)))
         parts = {effect: values[..., at].reshape(*shape, count) for at, effect in enumerate(EFFECTS)}
         return ManyAblation(**parts, before=before, **common, **listed, _accumulator=accumulator, _effects=spread)
     assert accumulator.spread is not None
     spread = EffectSpread(accumulator.spread, shape, before.dtype)
-    if spread.most < count:
-        common["notes"].append(nothing_replaced(f"{count - spread.most} of {count} prompts"))
+    left = count - int(padded.sum()) - spread.most
+    if left > 0:
+        common["notes"].append(nothing_replaced(f"{left} of {count} prompts"))
     means = {str(effect): spread.mean(effect)[..., None] for effect in EFFECTS}
-    average = Ablation(**means, before=before.mean(0, keepdim=True), **common)
+    average = Ablation(**means, before=before.nanmean(0, keepdim=True), **common)
     return AblationSummary(average, count, before, **listed, _accumulator=accumulator, _spread=spread)
 
 
 def _replayed(before: Tensor, facts: Sequence[ItemFacts]) -> str:
     """The comparison of all items' replays with their caches, in words."""
-    value = float(before.mean())
+    words = value_words(before)
     rounded = [item.replayed for item in facts if item.replayed]
-    mean = "" if len(before) == 1 else " (mean over prompts)"
     ending = "" if not rounded else rounded[0] if len(facts) == 1 else f", in {len(rounded)} items up to rounding"
-    return f"unchanged runs give {signed(value, abs(value))}{mean}, {AS_CACHED}{ending}"
+    return f"unchanged runs {f'give {words},' if words else 'are'} {AS_CACHED}{ending}"
+
+
+def _padding_notes(padded: Bool[Tensor, " batch"]) -> list[str]:
+    """A note on the prompts in which the target is read at padding."""
+    prompts: list[int] = padded.nonzero().flatten().tolist()
+    return [read_at_padding(some_prompts(prompts, len(padded)))] if prompts else []

@@ -10,6 +10,7 @@ import msgspec
 
 from residscope.attribution.own_targets import at_position, places_of
 from residscope.attribution.targets import Targets
+from residscope.cache import positions
 from residscope.cache.component_names import parse_heads
 from residscope.cache.view import CacheView
 from residscope.causes.hooks import hook_state
@@ -22,6 +23,7 @@ from residscope.errors import ResidscopeError, copied
 from residscope.serving import turns
 from residscope.serving.measuring import Measuring, Pace, SteppedRun
 from residscope.serving.second_run import check_by_index
+from residscope.serving.shown_prompts import ShownPrompts
 from residscope.session.change_tracking import track
 from residscope.session.class_kinds import peek
 from residscope.session.discovery import named
@@ -36,6 +38,7 @@ _APART = (
     "The prompts end at different positions, and each position has its own target: choose a prompt, or a position that "
     "all prompts have."
 )
+_NO_EFFECTS = ", so there are no effects: choose another position."
 _ONE_PROMPT = "The activations of one prompt cannot be put into the mean over all prompts: choose a prompt."
 
 
@@ -96,6 +99,8 @@ class RunRequests:
             if ask.prompt is None and ask.against.cache is None and not ask.against.without:
                 raise ResidscopeError("prompt", _ONE_PROMPT)
         ask = self._asked(ask)
+        if ask.measure:
+            self._alone(lambda: self._prompts(ask))  # refuses a position without effects before the model is run
         at = self._conditions(ask.padding, ask.against)
         key = self._key_of(ask, at)
 
@@ -142,6 +147,19 @@ class RunRequests:
         there = where.new_full((view.batch,), place)
         target = at_position(targets, targets.resolve(ask.target), there, None, prompt)
         return msgspec.structs.replace(ask, target=target, position=place)
+
+    def _prompts(self, ask: MeasureEffects) -> ShownPrompts:
+        """The prompts that a reply is about. A mean leaves out the prompts in which the target's position is padding.
+
+        Raises:
+            ResidscopeError: If the position is padding in the shown prompt, or in all prompts.
+        """
+        view = self._opened(ask.padding)
+        where, prompt = positions.resolve(view, ask.position), view.check_prompt(ask.prompt)
+        prompts = ShownPrompts.at(view, where, prompt)
+        if where is not None and prompts.padded is None and prompts.notes:
+            raise ResidscopeError("position", f"{prompts.notes[0].removesuffix('.')}{_NO_EFFECTS}")
+        return prompts
 
     def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
         """Answer whether there is a run without these heads. Take a turn unless `gives_turns` is set."""
@@ -264,8 +282,8 @@ class RunRequests:
     def _effects(
         self, ask: MeasureEffects, run: SteppedRun[Any] | None, *, tells: bool = True
     ) -> tuple[EffectsReply, Buffers]:
-        view = self._opened(ask.padding)
-        prompt = view.check_prompt(ask.prompt)
+        prompts = self._prompts(ask)
+        prompt = prompts.prompt
         if run is not None:
             if tells:
                 run.settle()
@@ -274,7 +292,7 @@ class RunRequests:
         found: Measured = Measured() if run is None else run.result
         sign = 1 if ask.replaced_by == "other" else -1  # -1: what a component adds is minus the effect of replacing it
         grids = (found.grid(values, prompt) for values in (found.total, found.direct, found.estimate))
-        before = None if found.before is None else found.before.mean() if prompt is None else found.before[prompt]
+        before = None if found.before is None else prompts.of(found.before)
         waits = run is not None and run.state == "waiting"
         reply = EffectsReply(
             of=ask.of,
@@ -285,7 +303,7 @@ class RunRequests:
             before=None if before is None else number(before),
             replayed=found.replayed(prompt),
             replaced_by=found.replaced_by,
-            prompts=view.batch if prompt is None else 1,
-            notes=list(found.notes),
+            prompts=prompts.count,
+            notes=[note for note in found.notes if prompt is None or not positions.is_about_mean(note)],
         )
         return reply, [b"" if values is None else float32(sign * values) for values in grids]

@@ -106,7 +106,8 @@ export function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFac
     case "effects": {
       const count = (ask.of === "stream" ? layers * positions : cells) * 4;
       ensureCount("cells in its map of effects", count / 4, 0, MAX.mapped);
-      ensureMatch(reply.done >= 0 && reply.total >= 0 && reply.prompts >= 0);
+      ensureAnswer(areAveraged(reply.prompts, ask.prompt ?? null, prompts));
+      ensureMatch(reply.done >= 0 && reply.total >= 0);
       return ensureMatch(bytes.length === 3 && bytes.every((size) => size === count || size === 0));
     }
     case "attention": {
