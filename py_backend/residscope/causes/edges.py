@@ -20,11 +20,11 @@ from residscope.base.numbered import some_prompts
 from residscope.cache import positions
 from residscope.cache.component_names import name
 from residscope.cache.view import CacheView
+from residscope.causes.left_out import LEFT_OUT
 from residscope.causes.measurement import chosen_positions
 from residscope.causes.runner import Edit
 from residscope.causes.sites import Site
 from residscope.causes.sweep import Patch, Sweep
-from residscope.causes.unchanged import LEFT_OUT
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from residscope.cache.finite import check_finite
 from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes import refusals
+from residscope.causes.left_out import LEFT_OUT
 from residscope.causes.readout import RunReadout
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import Site, SiteKind
 from residscope.causes.tape import Tape
-from residscope.causes.unchanged import LEFT_OUT
 from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed

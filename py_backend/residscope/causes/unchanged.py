@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from residscope.base.numbered import some_prompts
+from residscope.causes.left_out import LEFT_OUT
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
     from residscope.causes.sweep import Patch
-
-LEFT_OUT = "Effects there are NaN, and are left out of means."
 
 
 def changed_in(patches: Sequence[Patch], where: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "patch batch"]:

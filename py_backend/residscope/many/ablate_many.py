@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from residscope.cache.positions import Positions, is_about_mean
 from residscope.causes.ablate import Ablated, ablate
 from residscope.causes.ablation import EFFECTS, Ablation
+from residscope.causes.left_out import LEFT_OUT
 from residscope.causes.measurement import AS_CACHED
-from residscope.causes.unchanged import LEFT_OUT
 from residscope.errors import ResidscopeError
 from residscope.many.ablation_result import AblationSummary, ManyAblation, ablation_of
 from residscope.many.accumulator import ItemFacts, ItemResult, ResultLayout, copied

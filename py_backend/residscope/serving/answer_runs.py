@@ -156,10 +156,12 @@ class RunRequests:
         """
         view = self._opened(ask.padding)
         where, prompt = positions.resolve(view, ask.position), view.check_prompt(ask.prompt)
-        prompts = ShownPrompts.at(view, where, prompt)
-        if where is not None and prompts.padded is None and prompts.notes:
-            raise ResidscopeError("position", f"{prompts.notes[0].removesuffix('.')}{_NO_EFFECTS}")
-        return prompts
+        if where is None:
+            return ShownPrompts(view.batch, prompt)
+        padded, notes = positions.left_out(view, where, prompt), positions.padding_note(view, where, prompt)
+        if padded is None and notes:
+            raise ResidscopeError("position", f"{notes[0].removesuffix('.')}{_NO_EFFECTS}")
+        return ShownPrompts(view.batch, prompt, padded)
 
     def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
         """Answer whether there is a run without these heads. Take a turn unless `gives_turns` is set."""
