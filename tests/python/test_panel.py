@@ -181,9 +181,9 @@ def test_padding_is_marked_and_a_mean_over_it_has_a_note():
     assert "2 trailing `<pad>` were left out, and it ends at position 1" in behind
     assert "1 leading `<pad>` was left out, and it begins at position 1" in before
     assert "run without a mask" in read
-    [attended, note] = ask(kind="attribute", by="layer", target=target, position=3)["notes"]
-    assert "run without a mask" in attended
+    [note, *same] = ask(kind="attribute", by="layer", target=target, position=3)["notes"]
     assert "1 of 3 prompts" in note
+    assert same == [behind, before, read]
 
 
 def test_nan_in_attention_and_logits_is_refused_in_a_sentence(ioi, panel, ask, monkeypatch):
