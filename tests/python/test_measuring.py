@@ -315,7 +315,7 @@ def test_the_code_of_a_picture_gives_its_values(run, shown, kind):
     _, [total, direct, estimate] = measured(run, request)
     grid = {"total": total, "estimate": estimate, "indirect": total - direct}[shown.get("effect", "total")]
     assert ("minus the effect" in code) == (by != "other")
-    assert ("of the other run put in" in code) == (by == "other")
+    assert ("is that of the other run" in code) == (by == "other")
     if kind in ("heads", "stream"):
         np.testing.assert_allclose(names["values"], grid, atol=1e-5)
         drawn = np.array(names["figure"].data[0].z, dtype=float)  # plotly keeps cells without a number as None
