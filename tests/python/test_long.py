@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -19,6 +18,7 @@ from residscope.terms import Span
 from residscope.wire.envelope import int8
 from residscope.wire.protocol import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
 from tests.support import tiny
+from tests.support.sizes import Sizes
 
 LONG = 520
 WEIGHTINGS = ["pattern", "value", "contribution"]
@@ -174,18 +174,6 @@ def test_caches_in_half_precision_lose_no_peak(long, dtype):
     small, [cells] = service.reply(ReadThumbnails(layer, target, 0))
     assert small.limits[head] == pytest.approx(peak)
     assert len(cells) == model.cfg.n_heads * small.side**2
-
-
-class Sizes(TorchDispatchMode):
-    """Notes how many values the largest tensor has that an operation makes. (A view is not made.)"""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        if isinstance(found, torch.Tensor) and not func.is_view:
-            self.largest = max(self.largest, found.numel())
-        return found
 
 
 def test_only_the_requested_part_is_computed(long, monkeypatch):

@@ -196,7 +196,7 @@ def test_one_position_of_all_prompts(padded, by, position):
         assert bool(result.mean().isnan().all() & result.std().isnan().all())
         assert result.top() == []
         assert repr(result)
-        with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so there is no mean"):
+        with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so their mean has no values"):
             service.reply(request)
         assert np.isfinite(np.frombuffer(service.reply(Attribute(by, target, 0, position))[1][0], np.float32)).any()
         return
@@ -292,7 +292,7 @@ def test_effects_on_a_target_at_one_position(padded, position):
         assert bool(ablation.total.isnan().all() & ablation.direct.isnan().all() & ablation.before.isnan().all())
         assert ablation.top() == []
         assert "an unchanged run is as in the cache; total: not known" in repr(ablation)
-        with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so there is no mean"):
+        with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so their mean has no values"):
             service.reply(request, gives_turns=True)
         return
     each = torch.stack(
@@ -558,7 +558,9 @@ def test_suggested_targets_and_the_tokens_that_a_head_writes(padded, position):
     asks = (Suggest(position=position, k=5), ReadHeadTokens(2, 3, position=position, k=2))
     if not there:
         for ask in asks:
-            with pytest.raises(residscope.ResidscopeError, match="padding in all 3 prompts, so there is no mean"):
+            with pytest.raises(
+                residscope.ResidscopeError, match="padding in all 3 prompts, so their mean has no values"
+            ):
                 service.reply(ask)
         return
     model = CacheView(padded.cache).model

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import residscope
 from residscope import ResidscopeError
 from residscope.attribution import model_value
 from residscope.attribution import targets as targets_module
 from tests.support import tiny
+from tests.support.sizes import Sizes
 
 
 def test_every_form_of_the_same_answers_gives_the_same_rows(ioi):
@@ -347,18 +347,6 @@ def test_answers_in_an_ambiguous_form_are_refused_in_a_sentence(answers, words):
         residscope.attribute(two_prompts()[0], answers())
     for word in words:
         assert word in str(error.value)
-
-
-class Sizes(TorchDispatchMode):
-    """Notes how many values the largest tensor has that an operation makes."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        if isinstance(found, torch.Tensor) and not func.is_view:
-            self.largest = max(self.largest, found.numel())
-        return found
 
 
 @pytest.mark.parametrize("given", [False, True])

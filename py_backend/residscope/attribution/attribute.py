@@ -175,15 +175,9 @@ def with_notes(targets: Targets, result: Attribution, position: Positions, logit
     """Return the result with notes on how answers, position and logits were understood."""
     target, view = result.target, targets.view
     unused = [] if logits is None or target is None or target.inner is None else [_LOGITS_UNUSED]
-    assumed = positions.assumed(view) if isinstance(position, str) else _at_padding(view, position)
+    assumed = positions.notes_on(view, position, positions.resolve(view, position))
     shared = [] if target is None else shared_places(view, target)
     return replace(result, notes=targets.notes + unused + result.notes + shared + assumed)
-
-
-def _at_padding(view: CacheView, position: Positions) -> list[str]:
-    where = positions.resolve(view, position)
-    assert where is not None  # the position is a number, or one for each prompt
-    return positions.on_padding(view, position) + positions.notes_at(view, where)
 
 
 _LOGITS_UNUSED = "`logits=` was not used: this target is measured inside the model, not in the logits."

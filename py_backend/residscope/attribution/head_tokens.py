@@ -21,7 +21,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm
 from residscope.cache.output_maps import out_weight, why_unread
-from residscope.cache.positions import assumed, left_out, mean_note, notes_at, on_padding, real, resolve
+from residscope.cache.positions import left_out, mean_note, notes_on, real, resolve
 from residscope.cache.unembedding import unembedding_of_stream
 from residscope.compute.precision import working
 from residscope.compute.projection import project
@@ -113,8 +113,7 @@ def head_tokens(
     output = _written(targets, readout, layer, z, W_O[head], k, used)
     checked = StreamTarget(targets, Target([Contrast([output.top[0][0]], [])]), where)
     notes = changed(whole) + checked.check(layer) + unchecked(whole, [layer]) + odd_final_norm(whole)
-    notes += _output_notes(targets)
-    notes += assumed(whole) if position == "last" else on_padding(whole, position) + notes_at(whole, where, prompt)
+    notes += _output_notes(targets) + notes_on(whole, position, where, prompt)
     try:
         read = head_inputs(view, readout.positions, layer, [head], cut)
     except ResidscopeError as error:
@@ -145,8 +144,8 @@ _NOT_FROM_SOURCES = (
 
 
 _NEVER_BOTH = (
-    "In no prompt are the destination and source {} both real tokens, so there is no mean of what this head would "
-    "write for this source."
+    "In each prompt, the destination or source {} is padding, so a mean of what this head would write for this source "
+    "has no values."
 )
 
 

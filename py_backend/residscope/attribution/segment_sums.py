@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from residscope.base.packages import pandas
 from residscope.cache.positions import is_about_mean, mean_note
 from residscope.cache.segments import Segments, same_segments
+from residscope.compute.farthest import farthest_first
 from residscope.errors import ResidscopeError
 from residscope.terms import By, Reduce
 
@@ -98,8 +99,7 @@ class SegmentAttribution:
         others = [axis for axis in self.axes if axis != "batch"]
         flat = mean.flatten()
         found: list[tuple[Any, ...]] = []
-        distance = flat.abs().nan_to_num(-1.0)
-        for cell in distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist():
+        for cell in farthest_first(flat, k):
             value, places = float(flat[cell]), list[int]()
             for size in reversed(mean.shape):
                 places.insert(0, cell % size)

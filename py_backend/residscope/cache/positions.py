@@ -29,6 +29,7 @@ __all__ = [
     "mean_note",
     "no_mean",
     "notes_at",
+    "notes_on",
     "on_padding",
     "padding_note",
     "real",
@@ -115,7 +116,7 @@ def left_out(view: CacheView, where: Int[Tensor, " batch"], prompt: int | None) 
     """Return which prompts a mean leaves out, on the CPU. None: no prompt, or one prompt is shown.
 
     Raises:
-        ResidscopeError: If the position is padding in every prompt, so that there is no mean.
+        ResidscopeError: If the position is padding in every prompt, so that a mean has no values.
     """
     padded = are_padding(view, where) if prompt is None and view.batch > 1 else None
     if padded is not None and bool(padded.all()):
@@ -127,7 +128,8 @@ def no_mean(batch: int) -> ResidscopeError:
     """Return the error for a mean at a position that is padding in every prompt."""
     return ResidscopeError(
         "position",
-        f"The position is padding in all {batch} prompts, so there is no mean: choose another position, or one prompt.",
+        f"The position is padding in all {batch} prompts, so their mean has no values: choose another position, or one "
+        "prompt.",
     )
 
 
@@ -149,6 +151,22 @@ def notes_at(
     several = prompt is None and view.batch > 1
     about = assumed(view) if noted or is_end else doubts(view) if several else []
     return noted + [note for note in about if note != ATTENDED_TO_PADDING] + attended(view, prompt)
+
+
+def notes_on(
+    view: CacheView, position: Positions, where: Int[Tensor, " batch"] | None, prompt: int | None = None
+) -> list[str]:
+    """Return notes on how a position was understood, and on padding there.
+
+    Args:
+        view: The cache.
+        position: The position as it was given.
+        where: The position in each prompt. None: every position.
+        prompt: The prompt that is shown. None: all prompts, and their mean.
+    """
+    if isinstance(position, str) or where is None:
+        return assumed(view)
+    return on_padding(view, position) + notes_at(view, where, prompt)
 
 
 def padding_note(view: CacheView, where: Int[Tensor, " batch"], prompt: int | None = None) -> list[str]:

@@ -94,8 +94,7 @@ class Measurement:
         before = readout.value(readout.pick(again.run.final[None]))[0]
         notes = targets.notes + changed(view) + readout.notes
         _check_target(readout, again, before)
-        notes += positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-        notes += _padding_notes(view, readout.where)
+        notes += _padding_notes(view, position, readout.where)
         padded = positions.are_padding(view, readout.where)
         found = cls(view, targets, target, readout.where, again, readout, before, notes, padded=padded)
         found.before = found.where_read(before)
@@ -176,10 +175,11 @@ def value_words(before: Tensor) -> str:
     return signed(value, abs(value)) + f" (mean over {count})" * (len(before) > 1)
 
 
-def _padding_notes(view: CacheView, where: Int[Tensor, " batch"]) -> list[str]:
-    """A note on the prompts in which the target is read at padding. A single prompt has no other values."""
-    notes = positions.padding_note(view, where)
-    return [f"{note} {LEFT_OUT}" for note in notes] if view.batch == 1 else notes
+def _padding_notes(view: CacheView, position: Positions, where: Int[Tensor, " batch"]) -> list[str]:
+    """Notes on padding. That of a single prompt, which is read at padding, adds that it has no effects."""
+    alone = positions.padding_note(view, where) if view.batch == 1 else []
+    notes = positions.notes_on(view, position, where)
+    return [f"{note} {LEFT_OUT}" if note in alone else note for note in notes]
 
 
 def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:

@@ -49,7 +49,7 @@ class ShownPrompts:
             prompt: The prompt that is shown. None: the mean.
 
         Raises:
-            ResidscopeError: If the position is padding in every prompt, so that there is no mean.
+            ResidscopeError: If the position is padding in every prompt, so that a mean has no values.
         """
         target, position = request.target, request.position
         if isinstance(target.inner, AttentionScore):
