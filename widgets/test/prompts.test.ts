@@ -136,6 +136,11 @@ describe("spread over prompts", () => {
     key(list(root), "ArrowDown");
     key(list(root), "ArrowDown");
     expect(text(root.querySelector(".rs-sentence"))).toMatch(/^prompt 1: the position is padding here \(.+ over 199 /);
+    const mean = root.querySelector('[role=group][aria-label="Prompt"] button');
+    expect([text(mean), mean?.getAttribute("title")]).toEqual([
+      "mean of 199",
+      "The mean over 199 of 200 prompts: in the others, the position is padding",
+    ]);
     key(list(root), "ArrowDown");
     expect(text(root.querySelector(".rs-sentence"))).toMatch(/^prompt 2: logit difference [+−]\d/);
   }, 20_000);
