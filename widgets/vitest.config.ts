@@ -6,7 +6,7 @@ export default defineConfig({
   test: {
     environment: "happy-dom",
     include: ["test/**/*.test.ts"],
-    setupFiles: ["test/patience.ts", "test/oldest-browsers.ts"],
+    setupFiles: ["test/patience.ts", "test/oldest-browsers.ts", "test/after-each.ts"],
     testTimeout: 30_000,
     pool: "threads",
     isolate: false,

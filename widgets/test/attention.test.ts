@@ -18,6 +18,7 @@ import { largest, ThumbnailStore } from "../src/views/attention/thumbnail-data";
 import { mountReading } from "../src/views/strip/reading";
 import { type Ask, Client } from "../src/wire/client";
 import type { ReadAttention } from "../src/wire/protocol.gen";
+import { life } from "./lives";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
@@ -214,7 +215,7 @@ describe("superposition", () => {
 /** Attention of a prompt with 1,024 tokens. `sent` has the requests, each with its answer. */
 function longRoom() {
   const store = storeOf(...Array.from({ length: 1024 }, () => "a"));
-  const end = new AbortController();
+  const end = life();
   const sent: { ask: ReadAttention; answer: () => void; refuse: () => void }[] = [];
   let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
   const client = new Client(
@@ -247,7 +248,7 @@ function longCard() {
   const press = (key: string, times = 1): void => {
     for (let i = 0; i < times; i += 1) card.node.querySelector(".rs-matrix")?.dispatchEvent(keyEvent(key));
   };
-  return { store, card, sent, press, end };
+  return { store, card, sent, press };
 }
 const keyEvent = (key: string): KeyboardEvent => new KeyboardEvent("keydown", { key, bubbles: true });
 const OTHER = { contrasts: [{ answer: [{ id: 5, text: "c" }], distractor: [] }] };
@@ -257,7 +258,7 @@ const isWhole = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean =>
 
 describe("a card of a long prompt", () => {
   it("requests no part while its next picture is loading, because the part would be of that picture", async () => {
-    const { store, card, sent, press, end } = longCard();
+    const { store, card, sent, press } = longCard();
     sent[0]?.answer();
     await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
     store.target.value = OTHER;
@@ -265,11 +266,10 @@ describe("a card of a long prompt", () => {
     expect(sent.filter(isPart)).toEqual([]);
     sent.findLast(isWhole)?.answer();
     await vi.waitFor(() => expect(sent.filter(isPart)).toHaveLength(1));
-    end.abort();
   });
 
   it("has no line of another head below its picture", async () => {
-    const { store, card, sent, end } = longCard();
+    const { store, card, sent } = longCard();
     store.tokens.value = store.tokens.value.map((_, position) => ({ text: `t${position}` }));
     sent[0]?.answer();
     await vi.waitFor(() => expect(sent.filter(isLine)).toHaveLength(1));
@@ -282,11 +282,10 @@ describe("a card of a long prompt", () => {
     expect(reads()).toBe("");
     sent.findLast(isLine)?.answer();
     await vi.waitFor(() => expect(reads()).toContain("t1023"));
-    end.abort();
   });
 
   it("does not say why a part of another head was refused", async () => {
-    const { card, sent, press, end } = longCard();
+    const { card, sent, press } = longCard();
     sent[0]?.answer();
     await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
     press("+", 3);
@@ -298,7 +297,6 @@ describe("a card of a long prompt", () => {
     sent.find(isPart)?.refuse();
     await new Promise((resolve) => setTimeout(resolve));
     expect(card.node.textContent).not.toContain("refused");
-    end.abort();
   });
 });
 
@@ -312,11 +310,11 @@ describe("the text of a long prompt", () => {
     const line = readTextLine(room, picture, token, direction, inSight, report, end.signal);
     sent[0]?.answer();
     await vi.waitFor(() => expect(picture.value).not.toBeNull());
-    return { store, sent, picture, token, line, troubles, end };
+    return { store, sent, picture, token, line, troubles };
   };
 
   it("shows no line of another selection under the name of this picture", async () => {
-    const { store, sent, picture, token, line, end } = await opened();
+    const { store, sent, picture, token, line } = await opened();
     const first = picture.value;
     token.value = 5;
     sent.find(isLine)?.answer();
@@ -330,24 +328,22 @@ describe("the text of a long prompt", () => {
     sent.findLast(isLine)?.answer();
     await vi.waitFor(() => expect([line.value?.at, line.value?.shown]).toEqual([6, picture.value]));
     expect(picture.value).not.toBe(first);
-    end.abort();
   });
 
   it("does not say why a line was refused that is no longer wanted", async () => {
-    const { sent, token, troubles, end } = await opened();
+    const { sent, token, troubles } = await opened();
     token.value = 5;
     token.value = null;
     sent.find(isLine)?.refuse();
     await new Promise((resolve) => setTimeout(resolve));
     expect(troubles).toEqual([]);
-    end.abort();
   });
 });
 
 describe("a card", () => {
   it("keeps the picture of its head if the request for an earlier head is refused later", async () => {
     const store = storeOf("a", "b");
-    const end = new AbortController();
+    const end = life();
     const sent: (() => void)[] = [];
     let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
     const client = new Client(
@@ -378,7 +374,6 @@ describe("a card", () => {
     await new Promise((resolve) => setTimeout(resolve));
     expect([card.seen()?.head, Object.keys(card.seen()?.pane.maps ?? {})]).toEqual(["L0H0", ["pattern"]]);
     expect(card.node.querySelector(".rs-trouble")).toBeNull();
-    end.abort();
   });
 });
 
@@ -388,7 +383,7 @@ describe("what the strip shows that the head in focus reads", () => {
     ["weighting", (store) => (store.weighting.value = "value"), (store) => (store.weighting.value = "pattern")],
   ])("stays if a request for another %s is refused later", async (_, change, back) => {
     const store = storeOf("a", "b");
-    const end = new AbortController();
+    const end = life();
     const sent: { answer: () => void; refuse: () => void }[] = [];
     let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
     const client = new Client(
@@ -421,7 +416,6 @@ describe("what the strip shows that the head in focus reads", () => {
     sent[1]?.refuse();
     await new Promise((resolve) => setTimeout(resolve));
     expect([sent.length, reading.value?.head, trouble.value]).toEqual([2, "L0H0", null]);
-    end.abort();
   });
 });
 
@@ -442,7 +436,7 @@ describe("thumbnails", () => {
 
   it("that arrive while the view is hidden are there when it is shown again", async () => {
     const store = storeOf("a", "b");
-    const end = new AbortController();
+    const end = life();
     let answer = (): void => undefined;
     let tell: (message: unknown) => void = () => undefined;
     const client = new Client(
@@ -462,14 +456,13 @@ describe("thumbnails", () => {
     await new Promise((resolve) => setTimeout(resolve));
     visible.value = true;
     expect(thumbnails.layers.value.has(0)).toBe(true);
-    end.abort();
   });
 
   const scaled = () => {
     const store = storeOf("a", "b");
     store.facts.value = store.facts.value && { ...store.facts.value, layers: 3 };
     store.weighting.value = "contribution";
-    const end = new AbortController();
+    const end = life();
     const sent: { layer: number; answer: (limit: number) => void; refuse: () => void }[] = [];
     let tell: (message: unknown) => void = () => undefined;
     const client = new Client(
@@ -492,12 +485,11 @@ describe("thumbnails", () => {
       store,
       sent,
       thumbnails: new ThumbnailStore(new AttentionRoom(store, client), state(true), end.signal),
-      end,
     };
   };
 
   it("of layers that are out of view since another target was chosen do not count for the colour scale", async () => {
-    const { store, sent, thumbnails, end } = scaled();
+    const { store, sent, thumbnails } = scaled();
     thumbnails.see(2, true);
     sent[0]?.answer(40);
     await vi.waitFor(() => expect(thumbnails.limit.value?.largest).toBe(40));
@@ -510,11 +502,10 @@ describe("thumbnails", () => {
     expect(thumbnails.limit.value).toBeNull();
     sent[2]?.answer(2);
     await vi.waitFor(() => expect(thumbnails.limit.value).toEqual({ weighting: "contribution", largest: 2 }));
-    end.abort();
   });
 
   it("whose reply came for another target are requested again when the first target is back", async () => {
-    const { store, sent, thumbnails, end } = scaled();
+    const { store, sent, thumbnails } = scaled();
     const first = store.target.value;
     thumbnails.see(1, true);
     thumbnails.see(1, false);
@@ -524,22 +515,20 @@ describe("thumbnails", () => {
     store.target.value = first;
     thumbnails.see(1, true);
     expect(sent.map(({ layer }) => layer)).toEqual([1, 1]);
-    end.abort();
   });
 
   it("that were refused for another target cause no message", async () => {
-    const { store, sent, thumbnails, end } = scaled();
+    const { store, sent, thumbnails } = scaled();
     thumbnails.see(1, true);
     thumbnails.see(1, false);
     store.target.value = OTHER;
     sent[0]?.refuse();
     await new Promise((resolve) => setTimeout(resolve));
     expect(thumbnails.trouble.value).toBeNull();
-    end.abort();
   });
 
   it("that were refused have a reason, and are requested again when they are seen again", async () => {
-    const { sent, thumbnails, end } = scaled();
+    const { sent, thumbnails } = scaled();
     thumbnails.see(0, true);
     thumbnails.see(1, true);
     sent[0]?.refuse();
@@ -551,12 +540,11 @@ describe("thumbnails", () => {
     thumbnails.see(0, true);
     sent[2]?.answer(2);
     await vi.waitFor(() => expect(thumbnails.trouble.value).toBeNull());
-    end.abort();
   });
 
   it("are not requested for layers that were visible in a deeper model", async () => {
     const store = storeOf("a", "b");
-    const end = new AbortController();
+    const end = life();
     const asked: number[] = [];
     let tell: (message: unknown) => void = () => undefined;
     const client = new Client(
@@ -583,14 +571,13 @@ describe("thumbnails", () => {
     thumbnails.see(0, true);
     await vi.waitFor(() => expect(thumbnails.layers.value.has(0)).toBe(true));
     expect(asked).toEqual([40, 0]);
-    end.abort();
   });
 });
 
 describe("a blend", () => {
   it("is requested when the cache is described: of a long prompt only one row", () => {
     const asked: Ask[] = [];
-    const end = new AbortController();
+    const end = life();
     const client = new Client({ send: ({ ask }) => asked.push(ask), onMessage: () => undefined }, end.signal);
     const store = storeOf("a", "b"); // the tokens of the cache that was shown before
     const { value: facts } = store.facts;
@@ -599,7 +586,6 @@ describe("a blend", () => {
     expect(asked).toEqual([]);
     store.facts.value = facts && { ...facts, positions: 600, last: [599] };
     expect(asked).toMatchObject([{ kind: "blend", rows: { start: 599, stop: 600 } }]);
-    end.abort();
   });
 });
 

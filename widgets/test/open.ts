@@ -1,16 +1,15 @@
 // Opens a panel over a kernel in the page, for the tests.
-import { afterEach, expect, vi } from "vitest";
+import { expect, vi } from "vitest";
 import { FakeModel, type Kernel } from "../dev/fake-model";
 import { demoTarget, recordedKernel, SHAPE } from "../dev/recorded-kernel";
 import entry, { type Traits } from "../src/entry/anywidget";
 import { firstTraits } from "../src/state/selectable";
+import { life } from "./lives";
 
 export { SHAPE };
 
-let end = new AbortController();
-
 export async function open(traits: Partial<Traits> = {}, kernel: Kernel = recordedKernel(), delay = (): number => 0) {
-  end = new AbortController();
+  const end = life();
   const state: Traits = {
     ...firstTraits(),
     cache_name: "cache",
@@ -41,8 +40,3 @@ export const names = (nodes: HTMLElement[]): (string | null)[] => nodes.map((n) 
 export const text = (node: Element | null | undefined): string => (node?.textContent ?? "").replace(/\s+/g, " ").trim();
 export const key = (node: Element | null | undefined, name: string): boolean | undefined =>
   node?.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
-
-afterEach(() => {
-  end.abort();
-  document.body.replaceChildren();
-});

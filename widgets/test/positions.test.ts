@@ -6,6 +6,7 @@ import { AttentionRoom } from "../src/views/attention/attention-room";
 import { rowTicks, shownLabels } from "../src/views/positions/position-labels";
 import { positions } from "../src/views/positions/positions";
 import { Client } from "../src/wire/client";
+import { life } from "./lives";
 import { storeOf } from "./made";
 import { all, key, open, text } from "./open";
 
@@ -78,7 +79,7 @@ describe("the colour scale", () => {
     const store = storeOf(["a", "b", "c", "d"], [], { prompts: 2, last: [3, 3] });
     store.tab.value = "positions";
     store.prompt.value = 0;
-    const end = new AbortController();
+    const end = life();
     const sent: ((values: number[]) => void)[] = [];
     let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
     const client = new Client(
@@ -114,7 +115,6 @@ describe("the colour scale", () => {
     store.tokens.value = [{ text: "a" }, { text: "b" }, { text: "c" }, { text: "d" }];
     const scale = (): string => text(controls.querySelector(".rs-scale"));
     expect(scale()).toContain("2.00"); // the map of the other prompt stays until its reply comes, with its colours
-    end.abort();
   });
 });
 

@@ -5,6 +5,7 @@ import { watch } from "../src/base/lifetime";
 import { promptSpreadOf } from "../src/views/prompts/prompt-spread";
 import { PromptTexts, textOf } from "../src/views/prompts/prompt-texts";
 import { Client } from "../src/wire/client";
+import { life } from "./lives";
 import { attributionOf } from "./made";
 import { all, key, open, text } from "./open";
 
@@ -18,7 +19,7 @@ const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
 
 describe("the texts of prompts", () => {
   const requested = () => {
-    const end = new AbortController();
+    const end = life();
     const sent: { prompt: number; answer: (text: string) => void; refuse: () => void }[] = [];
     let tell: (message: unknown) => void = () => undefined;
     const client = new Client(
@@ -52,11 +53,10 @@ describe("the texts of prompts", () => {
     expect(painted.at(-1)).toBeNull();
     sent[1]?.answer("second");
     await vi.waitFor(() => expect(painted.at(-1)).toBe("second"));
-    end.abort();
   });
 
   it("are requested for another cache, even if the request for the cache before is refused", async () => {
-    const { texts, sent, end } = requested();
+    const { texts, sent } = requested();
     texts.request("one", [0]);
     texts.request("two", [0]);
     sent[0]?.refuse();
@@ -67,7 +67,6 @@ describe("the texts of prompts", () => {
     sent[2]?.refuse();
     await new Promise((resolve) => setTimeout(resolve));
     expect(sent.map(({ prompt }) => prompt)).toEqual([0, 0, 1]); // not again, until the list scrolls
-    end.abort();
   });
 });
 

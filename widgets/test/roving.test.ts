@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import { closeElsewhere } from "../src/ui/popover";
 import { stepAcross, stepAlong, TabStop } from "../src/ui/roving";
+import { life } from "./lives";
 
 it("moves the single stop of the Tab key", () => {
   const [one, other] = [document.createElement("i"), document.createElement("i")];
@@ -52,7 +53,7 @@ it("moves by a page of rows, and ignores other keys", () => {
 });
 
 it("closes when the focus or a press goes elsewhere, but not when the window loses the focus", () => {
-  const end = new AbortController();
+  const end = life();
   const [inside, outside] = [document.createElement("button"), document.createElement("button")];
   const parent = document.createElement("div");
   parent.append(inside);

@@ -7,6 +7,7 @@ import { checkSnapshot } from "../src/snapshot/snapshot-check";
 import { mountSnapshot } from "../src/snapshot/snapshot-view";
 import { summaryOf } from "../src/snapshot/summary";
 import type { Ask } from "../src/wire/client";
+import { life } from "./lives";
 import { all, names, open, text } from "./open";
 
 const WORDS = { normal: "As it was.", refusal: (what: string) => `Saved without ${what}.` };
@@ -33,7 +34,7 @@ async function reopened(traits: Parameters<typeof open>[0] = {}) {
   if (!snapshot) throw new Error("no picture");
   const el = document.createElement("div");
   document.body.append(el);
-  mountSnapshot(el, snapshot, WORDS, new AbortController().signal);
+  mountSnapshot(el, snapshot, WORDS, life().signal);
   const root = el.querySelector<HTMLElement>(".residscope:not(:has(.rs-saved))");
   if (!root) throw new Error("nothing was mounted");
   await vi.waitFor(() => expect(root.dataset["state"]).toBe("ready"));

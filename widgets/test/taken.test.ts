@@ -13,6 +13,7 @@ import { nextToken, throughHead } from "../src/state/target";
 import { mountHeader } from "../src/views/header/header";
 import { Client } from "../src/wire/client";
 import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protocol.gen";
+import { life } from "./lives";
 import { attributionOf, factsOf, storeOf } from "./made";
 import { text } from "./open";
 import { exported, type Offers, picturesOf } from "./pictures";
@@ -366,12 +367,11 @@ describe("a caption", () => {
     const store = storeOf(TOKENS, [], { prompts: 2, last: [2, 1] });
     [store.target.value, store.prompt.value] = [target, null];
     const header = document.createElement("div");
-    const end = new AbortController();
+    const end = life();
     const client = new Client({ send: () => undefined, onMessage: () => undefined }, end.signal);
     mountHeader(header, store, client, end.signal);
     expect(settingOf(store).place).toBe("at the token before each prompt’s last");
     expect(text(header.querySelector(".rs-at"))).toBe(settingOf(store).place);
-    end.abort();
   });
 
   it.each([
@@ -448,7 +448,7 @@ function taking(store: Store) {
   let deliver: (message: unknown, buffers: DataView[]) => void = () => undefined;
   const client = new Client(
     { send: (question) => asked.push(question), onMessage: (listener) => (deliver = listener) },
-    new AbortController().signal,
+    life().signal,
   );
   let last: Blob | null = null;
   vi.spyOn(URL, "createObjectURL").mockImplementation((blob) => ((last = blob as Blob), "blob:x"));
