@@ -100,7 +100,7 @@ def test_two_lengths_are_aligned_by_token_with_one_click(opened: tuple[Lab, Loca
     # Exported code and pages say how the runs were aligned.
     code = lab.python(
         "panel._service.reply(WriteCode('heads', panel.shown))[0].code",
-        before="from residscope.wire.protocol import WriteCode",
+        before="from residscope.wire.shown import WriteCode",
     )
     assert 'align="by token"' in code
     page = lab.server.root / "aligned.html"

@@ -18,7 +18,8 @@ from tests.support.kernels import SETUP, run
 SLOW = """
 import threading, time
 from residscope.compute.progress import report_progress
-from residscope.wire.protocol import Describe, WritePage
+from residscope.wire.caches import Describe
+from residscope.wire.shown import WritePage
 from residscope.serving.service import Service
 _usual, slow = Service._reply, threading.Event()
 def _slowly(self, view, ask):

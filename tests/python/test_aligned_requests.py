@@ -17,7 +17,8 @@ import residscope
 from residscope import ResidscopeError
 from residscope.serving.service import Service
 from residscope.terms import Against
-from residscope.wire.protocol import Compare, CompareAttention, CompareTokenLens, PairPositions, Shown, WriteCode
+from residscope.wire.comparisons import Compare, CompareAttention, CompareTokenLens, PairPositions
+from residscope.wire.shown import Shown, WriteCode
 from tests.python.test_compared_requests import maps_of
 from tests.support import tiny
 
@@ -176,7 +177,7 @@ def test_the_code_gives_what_is_shown(run, picture, shown_run):
 def measured(service: Service, against: Against, of: str = "heads", prompt: int | None = 0) -> tuple[Any, Any]:
     """Return the reply to a request for the effects of another run's activations, after all effects are measured."""
     from residscope.serving import turns
-    from residscope.wire.protocol import MeasureEffects
+    from residscope.wire.causes import MeasureEffects
 
     target = service.targets().resolve(PAIR)
     ask = MeasureEffects(target, of, "other", against, prompt)

@@ -13,16 +13,10 @@ from residscope import ResidscopeError
 from residscope.patterns import weighting as weightings
 from residscope.serving.service import Service
 from residscope.terms import Score
-from residscope.wire.protocol import (
-    BlendAttention,
-    ChooseTarget,
-    MapPositions,
-    ReadAttention,
-    ReadThumbnails,
-    ReadTokenLens,
-    ScoreHeads,
-    Suggest,
-)
+from residscope.wire.attention import BlendAttention, ReadAttention, ReadThumbnails, ScoreHeads
+from residscope.wire.decompositions import MapPositions
+from residscope.wire.predictions import ReadTokenLens
+from residscope.wire.targets import ChooseTarget, Suggest
 from tests.support import tiny
 from tests.support.brute import Brute, logit_scale
 

@@ -21,7 +21,9 @@ from residscope.serving.service import Service
 from residscope.session import change_notes
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
-from residscope.wire.protocol import Answer, Attribute, WriteCode
+from residscope.wire.decompositions import Attribute
+from residscope.wire.protocol import Answer
+from residscope.wire.shown import WriteCode
 from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])

@@ -16,7 +16,7 @@ from residscope import ResidscopeError, targets
 from residscope.export.python_source import call, literal
 from residscope.serving.service import Service
 from residscope.terms import SegmentRange
-from residscope.wire.protocol import Picture, Shown
+from residscope.wire.shown import Picture, Shown
 from tests.support import tiny
 from tests.support.copied import pictured, pictured_attention, ran, written
 

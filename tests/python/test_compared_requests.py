@@ -18,7 +18,10 @@ from residscope.hosts.panel import Panel
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.terms import Against
-from residscope.wire.protocol import Compare, CompareAttention, ListCaches, Question, Shown, WriteCode
+from residscope.wire.caches import ListCaches
+from residscope.wire.comparisons import Compare, CompareAttention
+from residscope.wire.protocol import Question
+from residscope.wire.shown import Shown, WriteCode
 from tests.support import recorded, tiny
 
 PAIR = ("w5", "w9")

@@ -12,7 +12,8 @@ from residscope.cache.component_names import parse, parse_point
 from residscope.errors import ResidscopeError
 from residscope.serving.service import Service
 from residscope.terms import By, Component, ComponentKind, ComponentTable
-from residscope.wire.protocol import Attribute, Describe
+from residscope.wire.caches import Describe
+from residscope.wire.decompositions import Attribute
 from tests.support import saes, tiny
 
 CASES = json.loads((Path(__file__).parents[1] / "texts" / "components.json").read_text())

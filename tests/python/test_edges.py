@@ -17,21 +17,12 @@ from residscope.export.page import file_name, title
 from residscope.export.view_requests import Views
 from residscope.serving.service import Service
 from residscope.terms import Position, Span
-from residscope.wire.protocol import (
-    Attribute,
-    BlendAttention,
-    Describe,
-    MapPositions,
-    RankNeurons,
-    ReadAttention,
-    ReadThumbnails,
-    ReadTokenLens,
-    ReadTokens,
-    ScoreHeads,
-    Shown,
-    Suggest,
-    WriteCode,
-)
+from residscope.wire.attention import BlendAttention, ReadAttention, ReadThumbnails, ScoreHeads
+from residscope.wire.caches import Describe, ReadTokens
+from residscope.wire.decompositions import Attribute, MapPositions, RankNeurons
+from residscope.wire.predictions import ReadTokenLens
+from residscope.wire.shown import Shown, WriteCode
+from residscope.wire.targets import Suggest
 from tests.support import tiny
 from tests.support.rows import labels_of
 

@@ -17,15 +17,10 @@ from residscope.export.view_requests import Views
 from residscope.serving import answer_features
 from residscope.serving.service import Service
 from residscope.session.saes import named
-from residscope.wire.protocol import (
-    Attribute,
-    ChooseFeature,
-    Describe,
-    ReadFeatures,
-    ReadFeatureTokens,
-    Shown,
-    WriteCode,
-)
+from residscope.wire.caches import Describe
+from residscope.wire.decompositions import Attribute
+from residscope.wire.features import ChooseFeature, ReadFeatures, ReadFeatureTokens
+from residscope.wire.shown import Shown, WriteCode
 from tests.support import saes, tiny
 from tests.support.brute import Brute, logit_scale
 from tests.support.rows import labels_of

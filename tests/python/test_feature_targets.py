@@ -151,7 +151,7 @@ def test_many_caches_can_be_resumed_only_with_the_same_sae(booted, tmp_path):
 
 def test_views_and_other_functions_accept_a_feature_target(booted):
     from residscope.serving.service import Service
-    from residscope.wire.protocol import Attribute
+    from residscope.wire.decompositions import Attribute
 
     _, _, _, cache = booted("llama")
     sae = made(saes.Sae, cache, "blocks.2.hook_resid_pre")

@@ -17,7 +17,7 @@ import torch
 import residscope
 from residscope.serving.service import Service
 from residscope.terms import Component
-from residscope.wire.protocol import Attribute
+from residscope.wire.decompositions import Attribute
 from tests.support import tiny
 
 PAIR = ("w5", "w9")

@@ -15,7 +15,9 @@ import torch
 
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Target, Through, Token
-from residscope.wire.protocol import AnyRequest, CacheRef, WriteCode, WritePage
+from residscope.wire.caches import CacheRef
+from residscope.wire.protocol import AnyRequest
+from residscope.wire.shown import WriteCode, WritePage
 from tests.support import tiny
 
 REQUESTS = 10_000

@@ -14,7 +14,7 @@ from residscope.base.signed import signed
 from residscope.export.page import file_name, title
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Target, Token
-from residscope.wire.protocol import Shown, WriteCode
+from residscope.wire.shown import Shown, WriteCode
 from tests.support import tiny
 
 TEXTS = Path(__file__).parents[1] / "texts"

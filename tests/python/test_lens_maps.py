@@ -426,7 +426,7 @@ def test_another_cache_in_the_panel_is_read_by_the_same_lens():
 def test_a_saved_page_holds_the_transported_pictures():
     from residscope.export.snapshot import snapshot
     from residscope.serving.service import Service
-    from residscope.wire.protocol import Shown
+    from residscope.wire.shown import Shown
 
     _, _, cache = tiny.run(tiny.boot("llama"))
     service = Service(cache, lens=made(3))

@@ -15,8 +15,8 @@ from residscope.patterns.downsampling import MAX_SENT, Part, down_sampled
 from residscope.serving.answer_views import packed_map
 from residscope.serving.service import Service
 from residscope.terms import Span
+from residscope.wire.attention import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
 from residscope.wire.envelope import int8
-from residscope.wire.protocol import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
 from tests.support import tiny
 from tests.support.sizes import Sizes
 

@@ -23,22 +23,14 @@ from residscope.patterns.downsampling import down_sampled
 from residscope.serving import turns
 from residscope.serving.service import Service
 from residscope.terms import Against
-from residscope.wire.protocol import (
-    Attribute,
-    BlendAttention,
-    Compare,
-    MapPositions,
-    MeasureEffects,
-    RankNeurons,
-    ReadAttention,
-    ReadFeatures,
-    ReadHeadTokens,
-    ReadNextTokens,
-    ReadThumbnails,
-    ReadTokenLens,
-    Shown,
-    Suggest,
-)
+from residscope.wire.attention import BlendAttention, ReadAttention, ReadThumbnails
+from residscope.wire.causes import MeasureEffects
+from residscope.wire.comparisons import Compare
+from residscope.wire.decompositions import Attribute, MapPositions, RankNeurons
+from residscope.wire.features import ReadFeatures
+from residscope.wire.predictions import ReadHeadTokens, ReadNextTokens, ReadTokenLens
+from residscope.wire.shown import Shown
+from residscope.wire.targets import Suggest
 from tests.support import saes, tiny
 from tests.support.copied import ran, written
 from tests.support.rows import labels_of

@@ -20,7 +20,9 @@ from residscope.causes.hooks import hook_state
 from residscope.serving import turns
 from residscope.serving.service import Service
 from residscope.terms import Against
-from residscope.wire.protocol import Compare, CompareAttention, MeasureEffects, RunWithout, Shown, WriteCode, WritePage
+from residscope.wire.causes import MeasureEffects, RunWithout
+from residscope.wire.comparisons import Compare, CompareAttention
+from residscope.wire.shown import Shown, WriteCode, WritePage
 from tests.support import tiny
 
 PAIR = ("w5", "w9")

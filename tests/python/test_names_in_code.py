@@ -19,7 +19,7 @@ from residscope.export.python_source import is_addressable, literal
 from residscope.serving.service import Service
 from residscope.session.discovery import search
 from residscope.terms import Against, AttentionScore, SegmentRange, Target
-from residscope.wire.protocol import Picture, Shown, WriteCode
+from residscope.wire.shown import Picture, Shown, WriteCode
 from tests.support import saes, tiny
 
 PAIR = ("w5", "w9")

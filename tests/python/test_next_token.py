@@ -17,7 +17,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.view import CacheView
 from residscope.serving import answer_next
 from residscope.serving.service import Service
-from residscope.wire.protocol import Shown
+from residscope.wire.shown import Shown
 from tests.support import tiny
 from tests.support.copied import pictured
 

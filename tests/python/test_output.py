@@ -21,7 +21,7 @@ from transformer_lens.model_bridge.sources import boot_native
 
 import residscope
 from residscope.serving.service import Service
-from residscope.wire.protocol import Suggest
+from residscope.wire.targets import Suggest
 from tests.support import tiny
 from tests.support.brute import Brute
 

@@ -538,7 +538,7 @@ def test_a_panel_can_count_padding_as_real_tokens_and_its_code_does_so_too(padde
     assert ask(kind="describe", padding="none")["padding"] == 8
     labels = ask(kind="tokens", prompt=0, padding="none")["tokens"]
     assert not any(label["padding"] for label in labels)
-    from residscope.wire.protocol import WriteCode
+    from residscope.wire.shown import WriteCode
 
     for picture in ("layers", "heads"):
         code = service.reply(WriteCode(picture, panel.shown))[0].code

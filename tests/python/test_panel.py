@@ -19,7 +19,8 @@ from residscope import ResidscopeError
 from residscope.hosts.panel import Panel
 from residscope.serving.service import Service
 from residscope.session.cache_reference import CacheReference
-from residscope.wire.protocol import Answer, Shown, WritePage
+from residscope.wire.protocol import Answer
+from residscope.wire.shown import Shown, WritePage
 from tests.support import tiny
 from tests.support.rows import labels_of
 

@@ -18,7 +18,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.attribution.inner_targets import Feature, InnerTarget, Next
 from residscope.serving.service import Service
-from residscope.wire.protocol import CacheFacts, Describe
+from residscope.wire.caches import CacheFacts, Describe
 from tests.support import tiny
 from tests.support.point_families import ANSWERS, measured, scores
 

@@ -27,7 +27,7 @@ sys.addaudithook(hook)
 import residscope
 from residscope.hosts.attach import SafeImports
 from residscope.serving.dispatcher import Dispatcher
-from residscope.wire.protocol import Shown, WriteCode
+from residscope.wire.shown import Shown, WriteCode
 from residscope.serving.service import Service
 
 pair = ("w5", "w9")

@@ -20,16 +20,15 @@ from residscope.hosts.inspect import inspect
 from residscope.serving import answer_segments
 from residscope.serving.service import Service
 from residscope.terms import SegmentRange
-from residscope.wire.protocol import (
+from residscope.wire.segments import (
     MapSegments,
     RankSegmentHeads,
     ReadSegments,
     SegmentHeadsReply,
     SegmentLabel,
     SegmentsReply,
-    Shown,
-    WriteCode,
 )
+from residscope.wire.shown import Shown, WriteCode
 from tests.python.test_segments import Texts
 from tests.support import tiny
 

@@ -106,7 +106,7 @@ def test_one_function_is_registered_and_a_closed_panel_is_not_asked(notebook):
 
 
 def test_copied_code_says_that_the_variable_holds_another_cache(notebook):
-    from residscope.wire.protocol import WriteCode
+    from residscope.wire.shown import WriteCode
 
     panel = panel_of(notebook)
     panel.against = "clean"

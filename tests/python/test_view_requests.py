@@ -18,7 +18,10 @@ from residscope.export.snapshot import Snapshot, snapshot
 from residscope.export.view_requests import Views
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Position, Span, Target, Token
-from residscope.wire.protocol import BlendAttention, CacheFacts, MapPositions, ReadAttention, Shown
+from residscope.wire.attention import BlendAttention, ReadAttention
+from residscope.wire.caches import CacheFacts
+from residscope.wire.decompositions import MapPositions
+from residscope.wire.shown import Shown
 from tests.support import tiny, view_cases
 
 PAIR = ("w5", "w9")

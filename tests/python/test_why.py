@@ -15,7 +15,8 @@ from residscope import targets as T  # noqa: N812
 from residscope.export.snapshot import snapshot
 from residscope.export.view_requests import PAIRED
 from residscope.serving.service import Service
-from residscope.wire.protocol import Attribute, Shown, Step, WriteCode
+from residscope.wire.decompositions import Attribute
+from residscope.wire.shown import Shown, Step, WriteCode
 from tests.support import tiny
 from tests.support.copied import pictured, pictured_attention, ran, written
 from tests.support.rows import labels_of

@@ -19,7 +19,7 @@ from residscope.attribution.targets import as_answers
 from residscope.export.python_source import literal
 from residscope.serving.service import Service
 from residscope.terms import AttentionScore, Contrast, NeuronInput, NextToken, Target, Through, Token
-from residscope.wire.protocol import Shown
+from residscope.wire.shown import Shown
 from tests.support import tiny
 from tests.support.copied import ran, written
 

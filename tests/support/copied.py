@@ -6,16 +6,10 @@ import numpy as np
 
 from residscope.export.code import ASSIGNED
 from residscope.serving.service import Service
-from residscope.wire.protocol import (
-    Attribute,
-    MapPositions,
-    RankNeurons,
-    ReadAttention,
-    ReadTokenLens,
-    ScoreHeads,
-    Shown,
-    WriteCode,
-)
+from residscope.wire.attention import ReadAttention, ScoreHeads
+from residscope.wire.decompositions import Attribute, MapPositions, RankNeurons
+from residscope.wire.predictions import ReadTokenLens
+from residscope.wire.shown import Shown, WriteCode
 from tests.support.rows import labels_of
 
 

@@ -231,7 +231,7 @@ def recording() -> dict[str, Any]:
     """Return a snapshot of one selection, with what is one click away, and with replies to the requests of tests."""
     from residscope.export.snapshot import Entry, snapshot
     from residscope.serving.service import Service
-    from residscope.wire.protocol import Shown
+    from residscope.wire.shown import Shown
 
     service = Service(run()[1], saes={"sae": sae()})
     shown = msgspec.convert({"target": TARGET, "prompt": 0, "top_k": 3}, Shown)
@@ -263,7 +263,8 @@ def _requests_inside() -> list[dict[str, Any]]:
     from residscope.export.open_tabs import of_the_tab
     from residscope.export.view_requests import Views, on_screen
     from residscope.serving.service import Service
-    from residscope.wire.protocol import CacheFacts, Describe, Shown, Step
+    from residscope.wire.caches import CacheFacts, Describe
+    from residscope.wire.shown import Shown, Step
 
     facts, _ = Service(run()[1]).reply(Describe())
     assert isinstance(facts, CacheFacts)
@@ -285,7 +286,8 @@ def _requests_of_next_tokens() -> list[dict[str, Any]]:
     from residscope.export.open_tabs import of_the_tab
     from residscope.export.view_requests import Views, on_screen
     from residscope.serving.service import Service
-    from residscope.wire.protocol import CacheFacts, Describe, Shown
+    from residscope.wire.caches import CacheFacts, Describe
+    from residscope.wire.shown import Shown
 
     facts, _ = Service(run()[1]).reply(Describe())
     assert isinstance(facts, CacheFacts)

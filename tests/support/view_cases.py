@@ -26,7 +26,9 @@ from residscope.terms import (
     Through,
     Token,
 )
-from residscope.wire.protocol import CacheFacts, Describe, Feeds, KnownSae, LensFacts, Shown, Step
+from residscope.wire.caches import CacheFacts, Describe, LensFacts
+from residscope.wire.features import KnownSae
+from residscope.wire.shown import Feeds, Shown, Step
 
 FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
 

@@ -8,7 +8,7 @@ from residscope.export.open_tabs import open_tab
 from residscope.export.python_source import call
 from residscope.export.script import Given, Script
 from residscope.session.change_notes import changed
-from residscope.wire.protocol import Picture, WriteCode
+from residscope.wire.shown import Picture, WriteCode
 
 __all__ = ["ASSIGNED", "Given", "code"]
 

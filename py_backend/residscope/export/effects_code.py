@@ -7,7 +7,7 @@ from residscope.export.compared_code import other_cache
 from residscope.export.python_source import call, literal
 from residscope.export.script import Script
 from residscope.terms import Effect, Replaced, ReplacedBy
-from residscope.wire.protocol import Shown
+from residscope.wire.shown import Shown
 
 _ADDS = "what each {} adds: minus the effect of replacing it"
 _CHANGE = "the change of the target when the {} is that of the other run"

@@ -19,7 +19,8 @@ from residscope.export.script import NO_HEAD, Script
 from residscope.export.view_requests import MAPPED, PAIRED, Group, Requests, Views, without_mid
 from residscope.patterns.downsampling import Part
 from residscope.terms import AttentionScore, Component
-from residscope.wire.protocol import Attribute, Shown, Tab
+from residscope.wire.decompositions import Attribute
+from residscope.wire.shown import Shown, Tab
 
 LENS, SMALL = "some of the token lens", "some thumbnails of heads"
 SEGMENTS = "which segments some heads read"

@@ -18,7 +18,7 @@ from residscope.base.legible import shown as fit
 from residscope.errors import ResidscopeError
 from residscope.export.snapshot import Snapshot
 from residscope.terms import Contrast, Target
-from residscope.wire.protocol import Shown
+from residscope.wire.shown import Shown
 
 _STATIC = Path(__file__).parents[1] / "static"
 

@@ -11,7 +11,10 @@ from residscope.export.effects_code import is_caused
 from residscope.export.open_tabs import LENS, SEGMENTS, SMALL, Scene, each, of_the_tab, open_tab
 from residscope.export.view_requests import MOST_COMPARED, Group, Requests, Views, on_screen, without_mid
 from residscope.terms import Component, Score, ShownBy, Weighting
-from residscope.wire.protocol import AnyRequest, Attribute, Holds, Picture, ScoreHeads, WriteCode
+from residscope.wire.attention import ScoreHeads
+from residscope.wire.decompositions import Attribute
+from residscope.wire.protocol import AnyRequest
+from residscope.wire.shown import Holds, Picture, WriteCode
 
 
 def at_once(views: Views) -> Requests:

@@ -33,7 +33,8 @@ from residscope.terms import (
     StreamDirection,
     Target,
 )
-from residscope.wire.protocol import CacheFacts, WriteCode
+from residscope.wire.caches import CacheFacts
+from residscope.wire.shown import WriteCode
 
 if TYPE_CHECKING:
     from torch import Tensor

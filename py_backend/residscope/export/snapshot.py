@@ -20,8 +20,11 @@ from residscope.errors import ResidscopeError
 from residscope.export.page_requests import at_once, wanted
 from residscope.export.view_requests import Group, Requests, Views, on_screen
 from residscope.terms import ComponentTable
+from residscope.wire.caches import CacheFacts, Describe
 from residscope.wire.envelope import Buffers, answered
-from residscope.wire.protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Holds, ReadTokenLens, Shown
+from residscope.wire.predictions import ReadTokenLens
+from residscope.wire.protocol import AnyReply, AnyRequest, Failure
+from residscope.wire.shown import Holds, Shown
 
 Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 

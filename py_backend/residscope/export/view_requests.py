@@ -29,35 +29,17 @@ from residscope.terms import (
     Weighting,
     is_chosen,
 )
-from residscope.wire.protocol import (
-    AnyRequest,
-    Attribute,
-    BlendAttention,
-    CacheFacts,
-    Compare,
-    CompareAttention,
-    CompareTokenLens,
-    Describe,
-    MapPositions,
-    MapSegments,
-    MeasureEffects,
-    PairPositions,
-    RankNeurons,
-    RankSegmentHeads,
-    ReadAttention,
-    ReadFeatures,
-    ReadFeatureTokens,
-    ReadHeadTokens,
-    ReadNextTokens,
-    ReadPairs,
-    ReadSegments,
-    ReadThumbnails,
-    ReadTokenLens,
-    ReadTokens,
-    ScoreHeads,
-    Shown,
-    Suggest,
-)
+from residscope.wire.attention import BlendAttention, ReadAttention, ReadThumbnails, ScoreHeads
+from residscope.wire.caches import CacheFacts, Describe, ReadTokens
+from residscope.wire.causes import MeasureEffects
+from residscope.wire.comparisons import Compare, CompareAttention, CompareTokenLens, PairPositions
+from residscope.wire.decompositions import Attribute, MapPositions, RankNeurons, ReadPairs
+from residscope.wire.features import ReadFeatures, ReadFeatureTokens
+from residscope.wire.predictions import ReadHeadTokens, ReadNextTokens, ReadTokenLens
+from residscope.wire.protocol import AnyRequest
+from residscope.wire.segments import MapSegments, RankSegmentHeads, ReadSegments
+from residscope.wire.shown import Shown
+from residscope.wire.targets import Suggest
 
 Requests = list[AnyRequest]
 Group = tuple["str | None", Requests]

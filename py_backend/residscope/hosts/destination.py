@@ -11,7 +11,7 @@ from residscope.cache.component_names import name
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, Position, Target
-from residscope.wire.protocol import Step
+from residscope.wire.shown import Step
 
 
 def at_destination(target: Target, position: Position, ends: Sequence[int]) -> Target:

@@ -30,20 +30,11 @@ from residscope.serving.progress_bar import LateBar
 from residscope.serving.service import Service
 from residscope.session.discovery import leads_to
 from residscope.terms import Against, CacheLike, MaskLike, Segmented
+from residscope.wire.caches import Describe, ListCaches
 from residscope.wire.envelope import Buffers, answered, deliver
-from residscope.wire.protocol import (
-    AnyReply,
-    Describe,
-    Feeds,
-    Holds,
-    ListCaches,
-    Presence,
-    PresenceReply,
-    Question,
-    Shown,
-    Working,
-    WritePage,
-)
+from residscope.wire.protocol import AnyReply, Question
+from residscope.wire.shown import Feeds, Holds, Shown, WritePage
+from residscope.wire.working import Presence, PresenceReply, Working
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,7 +23,7 @@ from residscope.hosts.traits import NOT_IN_EVERY_CACHE, Selected
 from residscope.serving.service import Service
 from residscope.session.discovery import named, variable_name
 from residscope.terms import Against, Segmented
-from residscope.wire.protocol import Feeds, Step
+from residscope.wire.shown import Feeds, Step
 
 Checks = dict[str, Callable[[], object]]
 

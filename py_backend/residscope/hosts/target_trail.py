@@ -23,8 +23,8 @@ from residscope.hosts.traits import ReadableTarget
 from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.terms import AttentionScore, Position, Target, is_chosen
-from residscope.wire.protocol import MOST_OF_TRAIL, Step
 from residscope.wire.refusals import refusal
+from residscope.wire.shown import MOST_OF_TRAIL, Step
 
 
 class TargetTrail(CheckedSelection):

@@ -13,7 +13,7 @@ import traitlets
 from msgspec import inspect
 
 from residscope.errors import ResidscopeError
-from residscope.wire.protocol import MOST_OF_TRAIL, Feeds, Shown, Step
+from residscope.wire.shown import MOST_OF_TRAIL, Feeds, Shown, Step
 
 
 class Position(traitlets.TraitType[Any, Any]):

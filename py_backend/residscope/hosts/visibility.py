@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 
 from residscope.serving.service import Service
-from residscope.wire.protocol import Presence
+from residscope.wire.working import Presence
 
 
 class PanelViews:

@@ -17,8 +17,8 @@ from residscope.serving.request_context import RequestContext
 from residscope.serving.run_warnings import warnings_in
 from residscope.serving.shown_prompts import ShownPrompts
 from residscope.terms import Component, ComponentTable
+from residscope.wire.decompositions import Attribute, AttributionReply, NeuronsReply, RankNeurons
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,8 +22,9 @@ from residscope.serving.run_warnings import warnings_in
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
 from residscope.serving.shown_prompts import ShownPrompts
 from residscope.terms import Component, ComponentTable, ShownBy, Target
+from residscope.wire.comparisons import Compare, ComparisonReply, RunSum
+from residscope.wire.decompositions import WarningKind
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import Compare, ComparisonReply, RunSum, WarningKind
 
 if TYPE_CHECKING:
     from torch import Tensor

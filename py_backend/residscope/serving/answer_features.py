@@ -17,7 +17,7 @@ from residscope.serving.request_context import RequestContext
 from residscope.serving.shown_prompts import ShownPrompts
 from residscope.terms import MOST_OF_NAME, AttentionScore, Component, ComponentTable, Target
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import (
+from residscope.wire.features import (
     ChooseFeature,
     FeaturesReply,
     FeatureTargetReply,

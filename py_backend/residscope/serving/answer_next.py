@@ -19,7 +19,7 @@ from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
 from residscope.terms import Target
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import NextTokensReply, ReadNextTokens
+from residscope.wire.predictions import NextTokensReply, ReadNextTokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float

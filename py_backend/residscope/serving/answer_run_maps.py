@@ -17,17 +17,17 @@ from residscope.serving.answer_views import lens_cells, lens_window, packed_map
 from residscope.serving.request_context import RequestContext, check_one_answer
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
 from residscope.terms import Against, Target, Weighting
-from residscope.wire.envelope import Buffers
-from residscope.wire.protocol import (
+from residscope.wire.comparisons import (
     AttentionComparisonReply,
     CompareAttention,
     CompareTokenLens,
-    LensCell,
     PairingReply,
     PairPositions,
     PositionPair,
     TokenLensComparisonReply,
 )
+from residscope.wire.envelope import Buffers
+from residscope.wire.predictions import LensCell
 
 if TYPE_CHECKING:
     from torch import Tensor

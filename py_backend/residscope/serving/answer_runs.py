@@ -28,8 +28,8 @@ from residscope.session.change_tracking import track
 from residscope.session.class_kinds import peek
 from residscope.session.discovery import named
 from residscope.terms import Against, Padding
+from residscope.wire.causes import EffectsReply, MeasureEffects, RunWithout, WithoutReply
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import EffectsReply, MeasureEffects, RunWithout, WithoutReply
 
 _RUN_FIRST = "There is no run without these heads yet, or the cache was changed since. Press “run again”."
 _NO_OTHER = "There is no other run whose activations could be put in: choose one in “against …”."

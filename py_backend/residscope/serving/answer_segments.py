@@ -16,7 +16,7 @@ from residscope.patterns.segment_maps import SegmentAttention
 from residscope.serving.request_context import RequestContext
 from residscope.terms import MOST_RANGES, Segmented
 from residscope.wire.envelope import Buffers, float32
-from residscope.wire.protocol import (
+from residscope.wire.segments import (
     MapSegments,
     RankSegmentHeads,
     ReadSegments,

@@ -20,24 +20,21 @@ from residscope.patterns.weighting import WeightedAttention
 from residscope.serving.request_context import RequestContext
 from residscope.session.change_notes import cache_changed
 from residscope.terms import ComponentTable, Span, Weighting, is_chosen
-from residscope.wire.envelope import Buffers, float16, float32, int8, scaled
-from residscope.wire.protocol import (
+from residscope.wire.attention import (
     AttentionBuffer,
     AttentionReply,
     BlendAttention,
     BlendReply,
-    CompareTokenLens,
-    LensCell,
-    MapPositions,
-    PositionsReply,
     ReadAttention,
     ReadThumbnails,
-    ReadTokenLens,
     ScoreHeads,
     ScoresReply,
     ThumbnailsReply,
-    TokenLensReply,
 )
+from residscope.wire.comparisons import CompareTokenLens
+from residscope.wire.decompositions import MapPositions, PositionsReply
+from residscope.wire.envelope import Buffers, float16, float32, int8, scaled
+from residscope.wire.predictions import LensCell, ReadTokenLens, TokenLensReply
 
 if TYPE_CHECKING:
     from torch import Tensor

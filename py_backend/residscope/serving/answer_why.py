@@ -7,8 +7,9 @@ from residscope.attribution.pair_map import strongest
 from residscope.attribution.pairs import pairs_of
 from residscope.serving.request_context import RequestContext
 from residscope.terms import ComponentTable, Token
+from residscope.wire.decompositions import PairsReply, ReadPairs
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import HeadTokensReply, PairsReply, ReadHeadTokens, ReadPairs, TokenValue
+from residscope.wire.predictions import HeadTokensReply, ReadHeadTokens, TokenValue
 
 
 def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buffers]:

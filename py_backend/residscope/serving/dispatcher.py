@@ -15,8 +15,10 @@ from residscope.session.cache_summary import row
 from residscope.session.caches import name_of
 from residscope.session.change_tracking import TrackedCache, known, track
 from residscope.session.discovery import Search, search
+from residscope.wire.caches import CacheRef, CacheRow, CachesReply, ListCaches
 from residscope.wire.envelope import Buffers, Reply, answered
-from residscope.wire.protocol import AnyReply, CacheRef, CacheRow, CachesReply, GiveUp, ListCaches, Question
+from residscope.wire.protocol import AnyReply, Question
+from residscope.wire.working import GiveUp
 
 KERNEL = uuid4().hex[:12]
 """Identifies this kernel process. It changes with every restart."""

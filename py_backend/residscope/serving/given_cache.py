@@ -23,7 +23,8 @@ from residscope.session.cache_reference import CacheReference
 from residscope.session.cache_summary import common_facts
 from residscope.session.change_tracking import track
 from residscope.terms import CacheLike, ComponentTable, MaskLike, ModelLike, Padding, Target
-from residscope.wire.protocol import AnyRequest, CacheFacts, LensFacts
+from residscope.wire.caches import CacheFacts, LensFacts
+from residscope.wire.protocol import AnyRequest
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -30,57 +30,31 @@ from residscope.serving.answer_runs import RunRequests
 from residscope.serving.given_cache import GivenCache
 from residscope.session import answers
 from residscope.terms import Target, is_chosen
+from residscope.wire.attention import BlendAttention, ReadAttention, ReadThumbnails, ScoreHeads
+from residscope.wire.caches import Describe, ListCaches, ReadTokens, TokensReply
+from residscope.wire.causes import MeasureEffects, RunWithout
+from residscope.wire.comparisons import Compare, CompareAttention, CompareTokenLens, PairPositions
+from residscope.wire.decompositions import Attribute, MapPositions, RankNeurons, ReadPairs
 from residscope.wire.envelope import Buffers
-from residscope.wire.protocol import (
+from residscope.wire.features import ChooseFeature, ReadFeatures, ReadFeatureTokens
+from residscope.wire.predictions import ReadHeadTokens, ReadNextTokens, ReadTokenLens
+from residscope.wire.protocol import AnyReply, AnyRequest
+from residscope.wire.segments import MapSegments, RankSegmentHeads, ReadSegments
+from residscope.wire.shown import CodeReply, PageReply, Shown, WriteCode, WritePage
+from residscope.wire.targets import (
     AnswersReply,
-    AnyReply,
-    AnyRequest,
-    Attribute,
-    BlendAttention,
     CheckToken,
-    ChooseFeature,
     ChooseTarget,
-    CodeReply,
-    Compare,
-    CompareAttention,
-    CompareTokenLens,
-    Describe,
     FindAnswers,
-    GiveUp,
-    ListCaches,
-    MapPositions,
-    MapSegments,
-    MeasureEffects,
-    PageReply,
-    PairPositions,
-    Presence,
-    RankNeurons,
-    RankSegmentHeads,
-    ReadAttention,
-    ReadChapter,
-    ReadFeatures,
-    ReadFeatureTokens,
-    ReadHeadTokens,
-    ReadNextTokens,
-    ReadPairs,
-    ReadSegments,
-    ReadThumbnails,
-    ReadTokenLens,
-    ReadTokens,
     ResolveAnswers,
     ResolvedReply,
-    RunWithout,
-    ScoreHeads,
-    Shown,
     Suggest,
     Suggestions,
     TargetReply,
     TokenCheck,
-    TokensReply,
     Variable,
-    WriteCode,
-    WritePage,
 )
+from residscope.wire.working import GiveUp, Presence, ReadChapter
 
 
 class Handlers(GivenCache):

@@ -11,7 +11,7 @@ from residscope.serving.turns import is_cell_on_other_thread
 from residscope.session.sae_state import state_of
 from residscope.session.saes import in_namespace, site_name
 from residscope.terms import MOST_OF_NAME
-from residscope.wire.protocol import KnownSae
+from residscope.wire.features import KnownSae
 
 
 class KnownSaes:

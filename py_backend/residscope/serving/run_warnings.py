@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from residscope.cache.padding_notes import ATTENDED_TO_PADDING
 from residscope.cache.structure_notes import TRAINING
 from residscope.session.change_notes import OTHER_MODEL, WEIGHTS_CHANGED
-from residscope.wire.protocol import WarningKind
+from residscope.wire.decompositions import WarningKind
 
 _WARNINGS: dict[str, WarningKind] = {
     ATTENDED_TO_PADDING: "attended-to-padding",

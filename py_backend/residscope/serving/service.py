@@ -22,20 +22,12 @@ from residscope.session.change_tracking import TrackedCache
 from residscope.session.class_kinds import peek
 from residscope.session.model_settings import settings_of
 from residscope.terms import CacheLike, MaskLike, Padding
+from residscope.wire.caches import CacheRef
+from residscope.wire.causes import MeasureEffects, RunWithout
 from residscope.wire.envelope import Buffers, Reply, answered
-from residscope.wire.protocol import (
-    AnyReply,
-    AnyRequest,
-    CacheRef,
-    ChapterReply,
-    GivenUp,
-    GiveUp,
-    MeasureEffects,
-    ReadChapter,
-    RunWithout,
-    Shown,
-    Working,
-)
+from residscope.wire.protocol import AnyReply, AnyRequest
+from residscope.wire.shown import Shown
+from residscope.wire.working import ChapterReply, GivenUp, GiveUp, ReadChapter, Working
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,8 @@ from residscope.attribution.own_targets import last_places, places_of
 from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.terms import AttentionScore
-from residscope.wire.protocol import Attribute, RankNeurons, ReadFeatures
+from residscope.wire.decompositions import Attribute, RankNeurons
+from residscope.wire.features import ReadFeatures
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int

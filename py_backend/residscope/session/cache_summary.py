@@ -12,7 +12,7 @@ from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_tracking import TrackedCache
 from residscope.session.class_kinds import peek
-from residscope.wire.protocol import CacheRef, CacheRow
+from residscope.wire.caches import CacheRef, CacheRow
 
 _SETTINGS_READ = ("n_layers", "n_heads", "model_name", "attn_only")
 

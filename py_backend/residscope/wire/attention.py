@@ -140,3 +140,7 @@ class ScoresReply(Reply, frozen=True, tag="scores"):
     low: float
     high: float
     notes: list[str]
+
+
+Requests = ReadAttention | ReadThumbnails | BlendAttention | ScoreHeads
+Replies = AttentionReply | ThumbnailsReply | BlendReply | ScoresReply

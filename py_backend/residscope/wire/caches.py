@@ -109,3 +109,7 @@ class CachesReply(Reply, frozen=True, tag="caches"):
     kernel: str
     caches: list[CacheRow]
     notes: list[str]
+
+
+Requests = Describe | ReadTokens | ListCaches
+Replies = CacheFacts | TokensReply | CachesReply

@@ -76,3 +76,7 @@ class WithoutReply(Reply, frozen=True, tag="without"):
     turn: str | None
     replayed: str
     notes: list[str]
+
+
+Requests = MeasureEffects | RunWithout
+Replies = EffectsReply | WithoutReply

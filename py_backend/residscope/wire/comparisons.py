@@ -159,3 +159,7 @@ class PairingReply(Reply, frozen=True, tag="pairing"):
     second_length: int
     different: int
     has_tokens: bool
+
+
+Requests = Compare | CompareAttention | CompareTokenLens | PairPositions
+Replies = ComparisonReply | AttentionComparisonReply | TokenLensComparisonReply | PairingReply

@@ -157,3 +157,7 @@ class PairsReply(Reply, frozen=True, tag="pairs"):
     key_others: int
     measured: float | None
     notes: list[str]
+
+
+Requests = Attribute | MapPositions | RankNeurons | ReadPairs
+Replies = AttributionReply | PositionsReply | NeuronsReply | PairsReply

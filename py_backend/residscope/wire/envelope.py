@@ -13,7 +13,8 @@ import msgspec
 from residscope.base.legible import encodable
 from residscope.compute.switch_interval import switching_often
 from residscope.errors import ResidscopeError
-from residscope.wire.protocol import MOST_OF_ID, Answer, AnyReply, Failure, Question
+from residscope.wire.message import MOST_OF_ID
+from residscope.wire.protocol import Answer, AnyReply, Failure, Question
 from residscope.wire.refusals import refusal
 
 if TYPE_CHECKING:

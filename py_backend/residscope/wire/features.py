@@ -120,3 +120,7 @@ class FeatureTargetReply(Reply, frozen=True, tag="feature-target"):
 
     target: Target
     notes: list[str]
+
+
+Requests = ReadFeatures | ReadFeatureTokens | ChooseFeature
+Replies = FeaturesReply | FeatureTokensReply | FeatureTargetReply

@@ -130,3 +130,7 @@ class HeadTokensReply(Reply, frozen=True, tag="head-tokens"):
     source_top: list[TokenValue]
     source_bottom: list[TokenValue]
     notes: list[str]
+
+
+Requests = ReadTokenLens | ReadNextTokens | ReadHeadTokens
+Replies = TokenLensReply | NextTokensReply | HeadTokensReply

@@ -112,3 +112,7 @@ class SegmentHeadsReply(Reply, frozen=True, tag="segment-heads"):
     count: int
     meaning: str
     notes: list[str]
+
+
+Requests = ReadSegments | MapSegments | RankSegmentHeads
+Replies = SegmentsReply | SegmentMapReply | SegmentHeadsReply

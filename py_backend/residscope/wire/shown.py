@@ -134,3 +134,7 @@ class PageReply(Reply, frozen=True, tag="page"):
     """A page. `name` is the suggested name of its file."""
 
     name: str
+
+
+Requests = WriteCode | WritePage
+Replies = CodeReply | PageReply

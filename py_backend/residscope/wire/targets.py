@@ -85,3 +85,7 @@ class ResolvedReply(Reply, frozen=True, tag="resolve"):
     name: str | None
     target: Target
     notes: list[str]
+
+
+Requests = Suggest | CheckToken | ChooseTarget | FindAnswers | ResolveAnswers
+Replies = Suggestions | TokenCheck | TargetReply | AnswersReply | ResolvedReply

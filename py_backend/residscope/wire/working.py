@@ -50,3 +50,7 @@ class Working(Reply, frozen=True, tag="working"):
 
     done: int
     total: int
+
+
+Requests = ReadChapter | Presence | GiveUp
+Replies = ChapterReply | PresenceReply | GivenUp | Working

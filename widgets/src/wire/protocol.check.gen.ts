@@ -3,15 +3,6 @@
 import * as v from "valibot";
 import type { Shown as Selected } from "./protocol.gen";
 
-export const Describe = v.object({
-  kind: v.picklist(["describe"]),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const ReadTokens = v.object({
-  kind: v.picklist(["tokens"]),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
 export const Token = v.object({
   id: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   text: v.pipe(v.string(), v.maxLength(20000)),
@@ -65,76 +56,6 @@ export const Target = v.object({
   through: v.exactOptional(v.pipe(v.array(Through), v.maxLength(64))),
   next_token: v.exactOptional(v.nullable(NextToken)),
 });
-export const Attribute = v.object({
-  kind: v.picklist(["attribute"]),
-  by: v.picklist(["accumulated","head","layer"]),
-  target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
-  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
-  transport: v.exactOptional(v.picklist(["plain","transported"])),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const Against = v.object({
-  cache: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  without: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(64))),
-  replaced_by: v.exactOptional(v.picklist(["mean","zero"])),
-  align: v.exactOptional(v.nullable(v.picklist(["by token"]))),
-});
-export const Compare = v.object({
-  kind: v.picklist(["compare"]),
-  by: v.picklist(["accumulated","head","layer"]),
-  target: Target,
-  against: Against,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
-  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const CompareAttention = v.object({
-  kind: v.picklist(["compare-attention"]),
-  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  against: Against,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const CompareTokenLens = v.object({
-  kind: v.picklist(["compare-token-lens"]),
-  points: v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(4096)),
-  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  target: Target,
-  against: Against,
-  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const PairPositions = v.object({
-  kind: v.picklist(["pairing"]),
-  against: Against,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const MeasureEffects = v.object({
-  kind: v.picklist(["effects"]),
-  target: Target,
-  of: v.exactOptional(v.picklist(["heads","stream"])),
-  replaced_by: v.exactOptional(v.picklist(["mean","other","zero"])),
-  against: v.exactOptional(v.nullable(Against)),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
-  measure: v.exactOptional(v.boolean()),
-  stop: v.exactOptional(v.boolean()),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const RunWithout = v.object({
-  kind: v.picklist(["without"]),
-  against: Against,
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
 export const Span = v.object({
   start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -177,6 +98,89 @@ export const ScoreHeads = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const Describe = v.object({
+  kind: v.picklist(["describe"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ReadTokens = v.object({
+  kind: v.picklist(["tokens"]),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ListCaches = v.object({
+  kind: v.picklist(["caches"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const Against = v.object({
+  cache: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  without: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(64))),
+  replaced_by: v.exactOptional(v.picklist(["mean","zero"])),
+  align: v.exactOptional(v.nullable(v.picklist(["by token"]))),
+});
+export const MeasureEffects = v.object({
+  kind: v.picklist(["effects"]),
+  target: Target,
+  of: v.exactOptional(v.picklist(["heads","stream"])),
+  replaced_by: v.exactOptional(v.picklist(["mean","other","zero"])),
+  against: v.exactOptional(v.nullable(Against)),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  measure: v.exactOptional(v.boolean()),
+  stop: v.exactOptional(v.boolean()),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const RunWithout = v.object({
+  kind: v.picklist(["without"]),
+  against: Against,
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const Compare = v.object({
+  kind: v.picklist(["compare"]),
+  by: v.picklist(["accumulated","head","layer"]),
+  target: Target,
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const CompareAttention = v.object({
+  kind: v.picklist(["compare-attention"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const CompareTokenLens = v.object({
+  kind: v.picklist(["compare-token-lens"]),
+  points: v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(4096)),
+  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  target: Target,
+  against: Against,
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const PairPositions = v.object({
+  kind: v.picklist(["pairing"]),
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const Attribute = v.object({
+  kind: v.picklist(["attribute"]),
+  by: v.picklist(["accumulated","head","layer"]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  transport: v.exactOptional(v.picklist(["plain","transported"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const MapPositions = v.object({
   kind: v.picklist(["positions"]),
   by: v.picklist(["accumulated","head","layer"]),
@@ -185,25 +189,6 @@ export const MapPositions = v.object({
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   heads: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(16384))),
   transport: v.exactOptional(v.picklist(["plain","transported"])),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const ReadTokenLens = v.object({
-  kind: v.picklist(["token-lens"]),
-  points: v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(4096)),
-  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  target: Target,
-  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
-  transport: v.exactOptional(v.picklist(["plain","transported"])),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const ReadNextTokens = v.object({
-  kind: v.picklist(["next-tokens"]),
-  target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  neurons: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(100))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const RankNeurons = v.object({
@@ -219,16 +204,6 @@ export const ReadPairs = v.object({
   kind: v.picklist(["pairs"]),
   target: Target,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const ReadHeadTokens = v.object({
-  kind: v.picklist(["head-tokens"]),
-  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
-  source: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
@@ -254,6 +229,35 @@ export const ChooseFeature = v.object({
   kind: v.picklist(["feature-target"]),
   feature: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ReadTokenLens = v.object({
+  kind: v.picklist(["token-lens"]),
+  points: v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(4096)),
+  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  target: Target,
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  transport: v.exactOptional(v.picklist(["plain","transported"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ReadNextTokens = v.object({
+  kind: v.picklist(["next-tokens"]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  neurons: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(100))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ReadHeadTokens = v.object({
+  kind: v.picklist(["head-tokens"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  source: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const SegmentRange = v.object({
@@ -286,31 +290,6 @@ export const RankSegmentHeads = v.object({
   destination: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   source: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000))),
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const Suggest = v.object({
-  kind: v.picklist(["suggest"]),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
-  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(100))),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const CheckToken = v.object({
-  kind: v.picklist(["check"]),
-  text: v.pipe(v.string(), v.maxLength(20000)),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const ChooseTarget = v.object({
-  kind: v.picklist(["target"]),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const FindAnswers = v.object({
-  kind: v.picklist(["answers"]),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const ResolveAnswers = v.object({
-  kind: v.picklist(["resolve"]),
-  name: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Step = v.object({
@@ -364,13 +343,34 @@ export const WritePage = v.object({
   holds: v.exactOptional(v.picklist(["all","heads","view"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const Suggest = v.object({
+  kind: v.picklist(["suggest"]),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(100))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const CheckToken = v.object({
+  kind: v.picklist(["check"]),
+  text: v.pipe(v.string(), v.maxLength(20000)),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ChooseTarget = v.object({
+  kind: v.picklist(["target"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const FindAnswers = v.object({
+  kind: v.picklist(["answers"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ResolveAnswers = v.object({
+  kind: v.picklist(["resolve"]),
+  name: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const ReadChapter = v.object({
   kind: v.picklist(["chapter"]),
   name: v.pipe(v.string(), v.maxLength(200)),
-  padding: v.exactOptional(v.picklist(["found","none"])),
-});
-export const ListCaches = v.object({
-  kind: v.picklist(["caches"]),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Presence = v.object({
@@ -390,9 +390,53 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, ReadFeatures, ReadFeatureTokens, ChooseFeature, ReadSegments, MapSegments, RankSegmentHeads, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ReadChapter, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, Describe, ReadTokens, ListCaches, MeasureEffects, RunWithout, Compare, CompareAttention, CompareTokenLens, PairPositions, Attribute, MapPositions, RankNeurons, ReadPairs, ReadFeatures, ReadFeatureTokens, ChooseFeature, ReadTokenLens, ReadNextTokens, ReadHeadTokens, ReadSegments, MapSegments, RankSegmentHeads, WriteCode, WritePage, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, ReadChapter, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
   gives_turns: v.exactOptional(v.boolean()),
+});
+export const AttentionBuffer = v.object({
+  what: v.picklist(["brings","contribution","pattern","reads","value"]),
+  scale: v.exactOptional(v.pipe(v.number(), v.finite())),
+  wide: v.exactOptional(v.boolean()),
+  triangle: v.exactOptional(v.boolean()),
+});
+export const AttentionReply = v.object({
+  kind: v.picklist(["attention"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  parts: v.array(AttentionBuffer),
+  notes: v.array(v.string()),
+  rows: v.exactOptional(v.nullable(Span)),
+  columns: v.exactOptional(v.nullable(Span)),
+  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  pool: v.exactOptional(v.picklist(["mean","peak"])),
+});
+export const ThumbnailsReply = v.object({
+  kind: v.picklist(["thumbnails"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  side: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  limits: v.array(v.nullable(v.pipe(v.number(), v.finite()))),
+  notes: v.array(v.string()),
+});
+export const BlendReply = v.object({
+  kind: v.picklist(["blend"]),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  heads: v.pipe(v.number(), v.safeInteger()),
+  part: AttentionBuffer,
+  notes: v.array(v.string()),
+  rows: v.exactOptional(v.nullable(Span)),
+  columns: v.exactOptional(v.nullable(Span)),
+  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+});
+export const ScoresReply = v.object({
+  kind: v.picklist(["scores"]),
+  score: v.picklist(["copying","duplicate","entropy","first","induction","previous"]),
+  meaning: v.string(),
+  low: v.pipe(v.number(), v.finite()),
+  high: v.pipe(v.number(), v.finite()),
+  notes: v.array(v.string()),
 });
 export const ComponentTable = v.object({
   kinds: v.array(v.picklist(["attn_bias","attn_out","b_dec","biases","embed","error","feature","final_post","head","layer_out","mid","mixer_out","mlp_bias","mlp_out","neuron","other_features","per_layer_out","pos_embed","position_bias","pre","skip","soft_cap","source"])),
@@ -441,32 +485,48 @@ export const TokensReply = v.object({
   kind: v.picklist(["tokens"]),
   tokens: v.array(TokenLabel),
 });
-export const InnerFacts = v.object({
-  point: v.string(),
-  destination: v.pipe(v.number(), v.safeInteger()),
-  source: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  versus: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  attention: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
-  versus_attention: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
+export const CacheRow = v.object({
+  ref: CacheRef,
+  names: v.array(v.string()),
+  model: v.string(),
+  layers: v.pipe(v.number(), v.safeInteger()),
+  heads: v.pipe(v.number(), v.safeInteger()),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  dtype: v.string(),
+  device: v.string(),
+  bytes: v.pipe(v.number(), v.safeInteger()),
+  missing: v.array(v.string()),
+  age: v.pipe(v.number(), v.finite()),
+  changed: v.exactOptional(v.boolean()),
+  weights_changed: v.exactOptional(v.boolean()),
+  problem: v.exactOptional(v.nullable(v.string())),
 });
-export const AttributionReply = v.object({
-  kind: v.picklist(["attribute"]),
-  by: v.picklist(["accumulated","feature","head","layer","neuron","source"]),
-  components: ComponentTable,
-  measured: v.nullable(v.pipe(v.number(), v.finite())),
-  constant: v.pipe(v.number(), v.finite()),
-  unexplained: v.nullable(v.pipe(v.number(), v.finite())),
-  worst: v.nullable(v.pipe(v.number(), v.finite())),
-  tolerance: v.pipe(v.number(), v.finite()),
-  measured_from: v.string(),
-  own: v.boolean(),
+export const CachesReply = v.object({
+  kind: v.picklist(["caches"]),
+  kernel: v.string(),
+  caches: v.array(CacheRow),
+  notes: v.array(v.string()),
+});
+export const EffectsReply = v.object({
+  kind: v.picklist(["effects"]),
+  of: v.picklist(["heads","stream"]),
+  state: v.picklist(["done","stopped","waiting"]),
+  turn: v.nullable(v.string()),
+  done: v.pipe(v.number(), v.safeInteger()),
+  total: v.pipe(v.number(), v.safeInteger()),
+  before: v.nullable(v.pipe(v.number(), v.finite())),
+  replayed: v.string(),
+  replaced_by: v.string(),
   prompts: v.pipe(v.number(), v.safeInteger()),
   notes: v.array(v.string()),
-  refusal: v.exactOptional(v.nullable(v.string())),
-  per_prompt: v.exactOptional(v.boolean()),
-  missing: v.exactOptional(v.array(v.string())),
-  inner: v.exactOptional(v.nullable(InnerFacts)),
-  warnings: v.exactOptional(v.array(v.picklist(["attended-to-padding","training-mode","weights-changed"]))),
+});
+export const WithoutReply = v.object({
+  kind: v.picklist(["without"]),
+  state: v.picklist(["done","waiting"]),
+  turn: v.nullable(v.string()),
+  replayed: v.string(),
+  notes: v.array(v.string()),
 });
 export const RunSum = v.object({
   measured: v.nullable(v.pipe(v.number(), v.finite())),
@@ -490,24 +550,6 @@ export const ComparisonReply = v.object({
   notes: v.array(v.string()),
   refusal: v.exactOptional(v.nullable(v.string())),
   missing: v.exactOptional(v.array(v.string())),
-});
-export const AttentionBuffer = v.object({
-  what: v.picklist(["brings","contribution","pattern","reads","value"]),
-  scale: v.exactOptional(v.pipe(v.number(), v.finite())),
-  wide: v.exactOptional(v.boolean()),
-  triangle: v.exactOptional(v.boolean()),
-});
-export const AttentionReply = v.object({
-  kind: v.picklist(["attention"]),
-  layer: v.pipe(v.number(), v.safeInteger()),
-  head: v.pipe(v.number(), v.safeInteger()),
-  positions: v.pipe(v.number(), v.safeInteger()),
-  parts: v.array(AttentionBuffer),
-  notes: v.array(v.string()),
-  rows: v.exactOptional(v.nullable(Span)),
-  columns: v.exactOptional(v.nullable(Span)),
-  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
-  pool: v.exactOptional(v.picklist(["mean","peak"])),
 });
 export const PositionPair = v.object({
   first: v.pipe(v.number(), v.safeInteger()),
@@ -547,75 +589,38 @@ export const PairingReply = v.object({
   different: v.pipe(v.number(), v.safeInteger()),
   has_tokens: v.boolean(),
 });
-export const EffectsReply = v.object({
-  kind: v.picklist(["effects"]),
-  of: v.picklist(["heads","stream"]),
-  state: v.picklist(["done","stopped","waiting"]),
-  turn: v.nullable(v.string()),
-  done: v.pipe(v.number(), v.safeInteger()),
-  total: v.pipe(v.number(), v.safeInteger()),
-  before: v.nullable(v.pipe(v.number(), v.finite())),
-  replayed: v.string(),
-  replaced_by: v.string(),
+export const InnerFacts = v.object({
+  point: v.string(),
+  destination: v.pipe(v.number(), v.safeInteger()),
+  source: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  versus: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  attention: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
+  versus_attention: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
+});
+export const AttributionReply = v.object({
+  kind: v.picklist(["attribute"]),
+  by: v.picklist(["accumulated","feature","head","layer","neuron","source"]),
+  components: ComponentTable,
+  measured: v.nullable(v.pipe(v.number(), v.finite())),
+  constant: v.pipe(v.number(), v.finite()),
+  unexplained: v.nullable(v.pipe(v.number(), v.finite())),
+  worst: v.nullable(v.pipe(v.number(), v.finite())),
+  tolerance: v.pipe(v.number(), v.finite()),
+  measured_from: v.string(),
+  own: v.boolean(),
   prompts: v.pipe(v.number(), v.safeInteger()),
   notes: v.array(v.string()),
-});
-export const WithoutReply = v.object({
-  kind: v.picklist(["without"]),
-  state: v.picklist(["done","waiting"]),
-  turn: v.nullable(v.string()),
-  replayed: v.string(),
-  notes: v.array(v.string()),
-});
-export const ThumbnailsReply = v.object({
-  kind: v.picklist(["thumbnails"]),
-  layer: v.pipe(v.number(), v.safeInteger()),
-  side: v.pipe(v.number(), v.safeInteger()),
-  positions: v.pipe(v.number(), v.safeInteger()),
-  limits: v.array(v.nullable(v.pipe(v.number(), v.finite()))),
-  notes: v.array(v.string()),
-});
-export const BlendReply = v.object({
-  kind: v.picklist(["blend"]),
-  positions: v.pipe(v.number(), v.safeInteger()),
-  heads: v.pipe(v.number(), v.safeInteger()),
-  part: AttentionBuffer,
-  notes: v.array(v.string()),
-  rows: v.exactOptional(v.nullable(Span)),
-  columns: v.exactOptional(v.nullable(Span)),
-  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
-});
-export const ScoresReply = v.object({
-  kind: v.picklist(["scores"]),
-  score: v.picklist(["copying","duplicate","entropy","first","induction","previous"]),
-  meaning: v.string(),
-  low: v.pipe(v.number(), v.finite()),
-  high: v.pipe(v.number(), v.finite()),
-  notes: v.array(v.string()),
+  refusal: v.exactOptional(v.nullable(v.string())),
+  per_prompt: v.exactOptional(v.boolean()),
+  missing: v.exactOptional(v.array(v.string())),
+  inner: v.exactOptional(v.nullable(InnerFacts)),
+  warnings: v.exactOptional(v.array(v.picklist(["attended-to-padding","training-mode","weights-changed"]))),
 });
 export const PositionsReply = v.object({
   kind: v.picklist(["positions"]),
   by: v.picklist(["accumulated","feature","head","layer","neuron","source"]),
   components: ComponentTable,
   positions: v.pipe(v.number(), v.safeInteger()),
-  notes: v.array(v.string()),
-  missing: v.exactOptional(v.array(v.string())),
-});
-export const TokenLensReply = v.object({
-  kind: v.picklist(["token-lens"]),
-  points: v.array(v.string()),
-  start: v.pipe(v.number(), v.safeInteger()),
-  cells: v.array(v.array(LensCell)),
-  notes: v.array(v.string()),
-});
-export const NextTokensReply = v.object({
-  kind: v.picklist(["next-tokens"]),
-  positions: v.pipe(v.number(), v.safeInteger()),
-  runner_up: v.array(v.string()),
-  count: v.pipe(v.number(), v.safeInteger()),
-  adding: v.nullable(v.pipe(v.number(), v.safeInteger())),
-  worst: v.nullable(v.pipe(v.number(), v.finite())),
-  tolerance: v.pipe(v.number(), v.finite()),
   notes: v.array(v.string()),
   missing: v.exactOptional(v.array(v.string())),
 });
@@ -635,21 +640,6 @@ export const PairsReply = v.object({
   query_others: v.pipe(v.number(), v.safeInteger()),
   key_others: v.pipe(v.number(), v.safeInteger()),
   measured: v.nullable(v.pipe(v.number(), v.finite())),
-  notes: v.array(v.string()),
-});
-export const TokenValue = v.object({
-  token: Token,
-  value: v.pipe(v.number(), v.finite()),
-});
-export const HeadTokensReply = v.object({
-  kind: v.picklist(["head-tokens"]),
-  layer: v.pipe(v.number(), v.safeInteger()),
-  head: v.pipe(v.number(), v.safeInteger()),
-  source: v.nullable(v.pipe(v.number(), v.safeInteger())),
-  output_top: v.array(TokenValue),
-  output_bottom: v.array(TokenValue),
-  source_top: v.array(TokenValue),
-  source_bottom: v.array(TokenValue),
   notes: v.array(v.string()),
 });
 export const FeaturesReply = v.object({
@@ -681,6 +671,39 @@ export const FeatureTokensReply = v.object({
 export const FeatureTargetReply = v.object({
   kind: v.picklist(["feature-target"]),
   target: Target,
+  notes: v.array(v.string()),
+});
+export const TokenLensReply = v.object({
+  kind: v.picklist(["token-lens"]),
+  points: v.array(v.string()),
+  start: v.pipe(v.number(), v.safeInteger()),
+  cells: v.array(v.array(LensCell)),
+  notes: v.array(v.string()),
+});
+export const NextTokensReply = v.object({
+  kind: v.picklist(["next-tokens"]),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  runner_up: v.array(v.string()),
+  count: v.pipe(v.number(), v.safeInteger()),
+  adding: v.nullable(v.pipe(v.number(), v.safeInteger())),
+  worst: v.nullable(v.pipe(v.number(), v.finite())),
+  tolerance: v.pipe(v.number(), v.finite()),
+  notes: v.array(v.string()),
+  missing: v.exactOptional(v.array(v.string())),
+});
+export const TokenValue = v.object({
+  token: Token,
+  value: v.pipe(v.number(), v.finite()),
+});
+export const HeadTokensReply = v.object({
+  kind: v.picklist(["head-tokens"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  source: v.nullable(v.pipe(v.number(), v.safeInteger())),
+  output_top: v.array(TokenValue),
+  output_bottom: v.array(TokenValue),
+  source_top: v.array(TokenValue),
+  source_bottom: v.array(TokenValue),
   notes: v.array(v.string()),
 });
 export const SegmentRule = v.object({
@@ -716,6 +739,14 @@ export const SegmentHeadsReply = v.object({
   count: v.pipe(v.number(), v.safeInteger()),
   meaning: v.string(),
   notes: v.array(v.string()),
+});
+export const CodeReply = v.object({
+  kind: v.picklist(["code"]),
+  code: v.string(),
+});
+export const PageReply = v.object({
+  kind: v.picklist(["page"]),
+  name: v.string(),
 });
 export const Prediction = v.object({
   token: Token,
@@ -753,41 +784,10 @@ export const ResolvedReply = v.object({
   target: Target,
   notes: v.array(v.string()),
 });
-export const CodeReply = v.object({
-  kind: v.picklist(["code"]),
-  code: v.string(),
-});
-export const PageReply = v.object({
-  kind: v.picklist(["page"]),
-  name: v.string(),
-});
 export const ChapterReply = v.object({
   kind: v.picklist(["chapter"]),
   name: v.string(),
   text: v.string(),
-});
-export const CacheRow = v.object({
-  ref: CacheRef,
-  names: v.array(v.string()),
-  model: v.string(),
-  layers: v.pipe(v.number(), v.safeInteger()),
-  heads: v.pipe(v.number(), v.safeInteger()),
-  prompts: v.pipe(v.number(), v.safeInteger()),
-  positions: v.pipe(v.number(), v.safeInteger()),
-  dtype: v.string(),
-  device: v.string(),
-  bytes: v.pipe(v.number(), v.safeInteger()),
-  missing: v.array(v.string()),
-  age: v.pipe(v.number(), v.finite()),
-  changed: v.exactOptional(v.boolean()),
-  weights_changed: v.exactOptional(v.boolean()),
-  problem: v.exactOptional(v.nullable(v.string())),
-});
-export const CachesReply = v.object({
-  kind: v.picklist(["caches"]),
-  kernel: v.string(),
-  caches: v.array(CacheRow),
-  notes: v.array(v.string()),
 });
 export const PresenceReply = v.object({
   kind: v.picklist(["presence"]),
@@ -806,84 +806,84 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, FeaturesReply, FeatureTokensReply, FeatureTargetReply, SegmentsReply, SegmentMapReply, SegmentHeadsReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, ChapterReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, CacheFacts, TokensReply, CachesReply, EffectsReply, WithoutReply, ComparisonReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, AttributionReply, PositionsReply, NeuronsReply, PairsReply, FeaturesReply, FeatureTokensReply, FeatureTargetReply, TokenLensReply, NextTokensReply, HeadTokensReply, SegmentsReply, SegmentMapReply, SegmentHeadsReply, CodeReply, PageReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, ChapterReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
 /** The check of each kind of request, and of its reply. */
 export const REQUESTS = {
-  "describe": Describe,
-  "tokens": ReadTokens,
-  "attribute": Attribute,
-  "compare": Compare,
-  "compare-attention": CompareAttention,
-  "compare-token-lens": CompareTokenLens,
-  "pairing": PairPositions,
-  "effects": MeasureEffects,
-  "without": RunWithout,
   "attention": ReadAttention,
   "thumbnails": ReadThumbnails,
   "blend": BlendAttention,
   "scores": ScoreHeads,
+  "describe": Describe,
+  "tokens": ReadTokens,
+  "caches": ListCaches,
+  "effects": MeasureEffects,
+  "without": RunWithout,
+  "compare": Compare,
+  "compare-attention": CompareAttention,
+  "compare-token-lens": CompareTokenLens,
+  "pairing": PairPositions,
+  "attribute": Attribute,
   "positions": MapPositions,
-  "token-lens": ReadTokenLens,
-  "next-tokens": ReadNextTokens,
   "neurons": RankNeurons,
   "pairs": ReadPairs,
-  "head-tokens": ReadHeadTokens,
   "features": ReadFeatures,
   "feature-tokens": ReadFeatureTokens,
   "feature-target": ChooseFeature,
+  "token-lens": ReadTokenLens,
+  "next-tokens": ReadNextTokens,
+  "head-tokens": ReadHeadTokens,
   "segments": ReadSegments,
   "segment-map": MapSegments,
   "segment-heads": RankSegmentHeads,
+  "code": WriteCode,
+  "page": WritePage,
   "suggest": Suggest,
   "check": CheckToken,
   "target": ChooseTarget,
   "answers": FindAnswers,
   "resolve": ResolveAnswers,
-  "code": WriteCode,
-  "page": WritePage,
   "chapter": ReadChapter,
-  "caches": ListCaches,
   "presence": Presence,
   "give-up": GiveUp,
 } as const;
 export const REPLIES = {
-  "describe": CacheFacts,
-  "tokens": TokensReply,
-  "attribute": AttributionReply,
-  "compare": ComparisonReply,
   "attention": AttentionReply,
-  "compare-attention": AttentionComparisonReply,
-  "compare-token-lens": TokenLensComparisonReply,
-  "pairing": PairingReply,
-  "effects": EffectsReply,
-  "without": WithoutReply,
   "thumbnails": ThumbnailsReply,
   "blend": BlendReply,
   "scores": ScoresReply,
+  "describe": CacheFacts,
+  "tokens": TokensReply,
+  "caches": CachesReply,
+  "effects": EffectsReply,
+  "without": WithoutReply,
+  "compare": ComparisonReply,
+  "compare-attention": AttentionComparisonReply,
+  "compare-token-lens": TokenLensComparisonReply,
+  "pairing": PairingReply,
+  "attribute": AttributionReply,
   "positions": PositionsReply,
-  "token-lens": TokenLensReply,
-  "next-tokens": NextTokensReply,
   "neurons": NeuronsReply,
   "pairs": PairsReply,
-  "head-tokens": HeadTokensReply,
   "features": FeaturesReply,
   "feature-tokens": FeatureTokensReply,
   "feature-target": FeatureTargetReply,
+  "token-lens": TokenLensReply,
+  "next-tokens": NextTokensReply,
+  "head-tokens": HeadTokensReply,
   "segments": SegmentsReply,
   "segment-map": SegmentMapReply,
   "segment-heads": SegmentHeadsReply,
+  "code": CodeReply,
+  "page": PageReply,
   "suggest": Suggestions,
   "check": TokenCheck,
   "target": TargetReply,
   "answers": AnswersReply,
   "resolve": ResolvedReply,
-  "code": CodeReply,
-  "page": PageReply,
   "chapter": ChapterReply,
-  "caches": CachesReply,
   "presence": PresenceReply,
   "give-up": GivenUp,
   "working": Working,
@@ -893,45 +893,6 @@ export const REPLIES = {
  * For each kind of request, the values of the fields that it leaves out. A field that is null can always be left out.
  */
 export const DEFAULTS: Record<string, Record<string, unknown>> = {
-  "describe": {
-    "padding": "found"
-  },
-  "tokens": {
-    "padding": "found"
-  },
-  "attribute": {
-    "position": "last",
-    "norm": "frozen",
-    "transport": "plain",
-    "padding": "found"
-  },
-  "compare": {
-    "position": "last",
-    "norm": "frozen",
-    "padding": "found"
-  },
-  "compare-attention": {
-    "padding": "found"
-  },
-  "compare-token-lens": {
-    "k": 5,
-    "norm": "recomputed",
-    "padding": "found"
-  },
-  "pairing": {
-    "padding": "found"
-  },
-  "effects": {
-    "of": "heads",
-    "replaced_by": "zero",
-    "position": "last",
-    "measure": true,
-    "stop": false,
-    "padding": "found"
-  },
-  "without": {
-    "padding": "found"
-  },
   "attention": {
     "position": "last",
     "weighting": "pattern",
@@ -950,10 +911,72 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "scores": {
     "padding": "found"
   },
+  "describe": {
+    "padding": "found"
+  },
+  "tokens": {
+    "padding": "found"
+  },
+  "caches": {
+    "padding": "found"
+  },
+  "effects": {
+    "of": "heads",
+    "replaced_by": "zero",
+    "position": "last",
+    "measure": true,
+    "stop": false,
+    "padding": "found"
+  },
+  "without": {
+    "padding": "found"
+  },
+  "compare": {
+    "position": "last",
+    "norm": "frozen",
+    "padding": "found"
+  },
+  "compare-attention": {
+    "padding": "found"
+  },
+  "compare-token-lens": {
+    "k": 5,
+    "norm": "recomputed",
+    "padding": "found"
+  },
+  "pairing": {
+    "padding": "found"
+  },
+  "attribute": {
+    "position": "last",
+    "norm": "frozen",
+    "transport": "plain",
+    "padding": "found"
+  },
   "positions": {
     "norm": "frozen",
     "heads": [],
     "transport": "plain",
+    "padding": "found"
+  },
+  "neurons": {
+    "k": 5,
+    "position": "last",
+    "padding": "found"
+  },
+  "pairs": {
+    "k": 8,
+    "padding": "found"
+  },
+  "features": {
+    "position": "last",
+    "k": 50,
+    "padding": "found"
+  },
+  "feature-tokens": {
+    "padding": "found"
+  },
+  "feature-target": {
     "padding": "found"
   },
   "token-lens": {
@@ -966,29 +989,9 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "neurons": [],
     "padding": "found"
   },
-  "neurons": {
-    "k": 5,
-    "position": "last",
-    "padding": "found"
-  },
-  "pairs": {
-    "k": 8,
-    "padding": "found"
-  },
   "head-tokens": {
     "position": "last",
     "k": 5,
-    "padding": "found"
-  },
-  "features": {
-    "position": "last",
-    "k": 50,
-    "padding": "found"
-  },
-  "feature-tokens": {
-    "padding": "found"
-  },
-  "feature-target": {
     "padding": "found"
   },
   "segments": {
@@ -1003,6 +1006,13 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "destination": -1,
     "source": -2,
     "k": 8,
+    "padding": "found"
+  },
+  "code": {
+    "padding": "found"
+  },
+  "page": {
+    "holds": "heads",
     "padding": "found"
   },
   "suggest": {
@@ -1022,17 +1032,7 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "resolve": {
     "padding": "found"
   },
-  "code": {
-    "padding": "found"
-  },
-  "page": {
-    "holds": "heads",
-    "padding": "found"
-  },
   "chapter": {
-    "padding": "found"
-  },
-  "caches": {
     "padding": "found"
   },
   "presence": {

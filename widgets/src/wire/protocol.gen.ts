@@ -15,76 +15,64 @@ export type Wire = Question | Answer;
 export interface Question {
   id: string;
   ask:
-    | Describe
-    | ReadTokens
-    | Attribute
-    | Compare
-    | CompareAttention
-    | CompareTokenLens
-    | PairPositions
-    | MeasureEffects
-    | RunWithout
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
     | ScoreHeads
+    | Describe
+    | ReadTokens
+    | ListCaches
+    | MeasureEffects
+    | RunWithout
+    | Compare
+    | CompareAttention
+    | CompareTokenLens
+    | PairPositions
+    | Attribute
     | MapPositions
-    | ReadTokenLens
-    | ReadNextTokens
     | RankNeurons
     | ReadPairs
-    | ReadHeadTokens
     | ReadFeatures
     | ReadFeatureTokens
     | ChooseFeature
+    | ReadTokenLens
+    | ReadNextTokens
+    | ReadHeadTokens
     | ReadSegments
     | MapSegments
     | RankSegmentHeads
+    | WriteCode
+    | WritePage
     | Suggest
     | CheckToken
     | ChooseTarget
     | FindAnswers
     | ResolveAnswers
-    | WriteCode
-    | WritePage
     | ReadChapter
-    | ListCaches
     | Presence
     | GiveUp;
   cache?: CacheRef | null;
   gives_turns?: boolean;
 }
 /**
- * Facts about the cache.
- */
-export interface Describe {
-  kind: "describe";
-  padding?: "found" | "none";
-}
-/**
- * The tokens of one prompt, or the tokens that all prompts have in common.
- */
-export interface ReadTokens {
-  kind: "tokens";
-  prompt?: number | null;
-  padding?: "found" | "none";
-}
-/**
- * One decomposition, for one prompt or averaged. Buffer 0 of the reply is float32 [component].
+ * The attention of one head, and its source contributions. The reply lists its buffers.
  *
- *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]: for `accumulated` that
- *     of row + constant, otherwise that of the row. Unless there are too many values (`per_prompt`), buffer 2 has the rows
- *     of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt]. The mean
- *     leaves out prompts in which the position is padding: their values in buffers 2 and 3 are NaN.
+ *     The reply contains `"pattern"` and the map of the requested weighting, and `"contribution"` if it is small. If a
+ *     weighting cannot be computed, a note says why. `rows` and `columns` limit the map to some destinations and sources.
+ *     A map with more than 512 × 512 cells is down-sampled: each block of `step` × `step` cells becomes one cell, by the
+ *     method `pool`. A single destination or source is never down-sampled.
  */
-export interface Attribute {
-  kind: "attribute";
-  by: "accumulated" | "head" | "layer";
+export interface ReadAttention {
+  kind: "attention";
+  layer: number;
+  head: number;
   target: Target;
   prompt?: number | null;
   position?: number | "last";
-  norm?: "frozen" | "recomputed";
-  transport?: "plain" | "transported";
+  weighting?: "contribution" | "pattern" | "value";
+  rows?: Span | null;
+  columns?: Span | null;
+  pool?: "mean" | "peak";
   padding?: "found" | "none";
 }
 /**
@@ -208,141 +196,6 @@ export interface NextToken {
   versus?: "runner-up" | null;
 }
 /**
- * One decomposition of two runs. The buffers of the reply are float32 [component].
- *
- *     Buffer 0 has the values of the first run (the shown one), buffer 1 those of the second. Their difference, second
- *     minus first, is buffer 2 (the part from different writing) plus buffer 3 (the part from different reading).
- */
-export interface Compare {
-  kind: "compare";
-  by: "accumulated" | "head" | "layer";
-  target: Target;
-  against: Against;
-  prompt?: number | null;
-  position?: number | "last";
-  norm?: "frozen" | "recomputed";
-  padding?: "found" | "none";
-}
-/**
- * The run that is compared with the shown run: another prompt, another cache, or the same run without some heads.
- *
- *     Attributes:
- *         cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
- *         prompt: The prompt of the other run. None (only for another cache, or with `without`): the same prompt as in the
- *             shown run, or the mean over prompts if the mean is shown.
- *         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
- *         replaced_by: What takes the place of these heads' output.
- *         align: How positions are matched. None: by index. `"by token"`: by the tokens that both prompts have in the
- *             same order.
- */
-export interface Against {
-  cache?: string | null;
-  prompt?: number | null;
-  /**
-   * @maxItems 64
-   */
-  without?: string[];
-  replaced_by?: "mean" | "zero";
-  align?: "by token" | null;
-}
-/**
- * The attention pattern of one head in two runs, and their difference. The reply lists its three buffers.
- *
- *     The maps are down-sampled as in `ReadAttention`. For the difference, each block shows its cell farthest from zero.
- */
-export interface CompareAttention {
-  kind: "compare-attention";
-  layer: number;
-  head: number;
-  against: Against;
-  prompt?: number | null;
-  padding?: "found" | "none";
-}
-/**
- * The token lens of two runs. Points and positions are those of the first run; see `ReadTokenLens`.
- */
-export interface CompareTokenLens {
-  kind: "compare-token-lens";
-  /**
-   * @maxItems 4096
-   */
-  points: string[];
-  start: number;
-  stop: number;
-  target: Target;
-  against: Against;
-  k?: number;
-  prompt?: number | null;
-  norm?: "frozen" | "recomputed";
-  padding?: "found" | "none";
-}
-/**
- * Which positions of the shown run are matched with which positions of the compared run.
- */
-export interface PairPositions {
-  kind: "pairing";
-  against: Against;
-  prompt?: number | null;
-  padding?: "found" | "none";
-}
-/**
- * The effects on the target if heads, or the stream at a layer and position, are replaced in runs of the model.
- *
- *     Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has the
- *     effects that are known so far. The view sends the request again until nothing is left to measure. The buffers are
- *     float32 [layer × head], or [layer × position] for the stream: the total effect, the direct effect, and the estimate
- *     of the total effect. NaN means not known (yet). For `"zero"` and `"mean"`, values are what the component adds: minus
- *     the change of the target. For `"other"`, they are the change of the target.
- *
- *     Attributes:
- *         of: What is replaced.
- *         replaced_by: What takes its place.
- *         against: The compared run, for `"other"`.
- *         measure: Whether to continue measuring. If not, the reply only has what is known.
- *         stop: Whether to make no more runs. Ignored with `measure`.
- */
-export interface MeasureEffects {
-  kind: "effects";
-  target: Target;
-  of?: "heads" | "stream";
-  replaced_by?: "mean" | "other" | "zero";
-  against?: Against | null;
-  prompt?: number | null;
-  position?: number | "last";
-  measure?: boolean;
-  stop?: boolean;
-  padding?: "found" | "none";
-}
-/**
- * Runs the model without some heads, so that `Compare` can compare this run. For turns see `MeasureEffects`.
- */
-export interface RunWithout {
-  kind: "without";
-  against: Against;
-  padding?: "found" | "none";
-}
-/**
- * The attention of one head, and its source contributions. The reply lists its buffers.
- *
- *     The reply contains `"pattern"` and the map of the requested weighting, and `"contribution"` if it is small. If a
- *     weighting cannot be computed, a note says why. `rows` and `columns` limit the map to some destinations and sources.
- *     A map with more than 512 × 512 cells is down-sampled: each block of `step` × `step` cells becomes one cell, by the
- *     method `pool`. A single destination or source is never down-sampled.
- */
-export interface ReadAttention {
-  kind: "attention";
-  layer: number;
-  head: number;
-  target: Target;
-  prompt?: number | null;
-  position?: number | "last";
-  weighting?: "contribution" | "pattern" | "value";
-  rows?: Span | null;
-  columns?: Span | null;
-  pool?: "mean" | "peak";
-  padding?: "found" | "none";
-}
-/**
  * Positions from `start` up to, but not including, `stop`.
  */
 export interface Span {
@@ -388,6 +241,160 @@ export interface ScoreHeads {
   padding?: "found" | "none";
 }
 /**
+ * Facts about the cache.
+ */
+export interface Describe {
+  kind: "describe";
+  padding?: "found" | "none";
+}
+/**
+ * The tokens of one prompt, or the tokens that all prompts have in common.
+ */
+export interface ReadTokens {
+  kind: "tokens";
+  prompt?: number | null;
+  padding?: "found" | "none";
+}
+/**
+ * Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers.
+ */
+export interface ListCaches {
+  kind: "caches";
+  padding?: "found" | "none";
+}
+/**
+ * The effects on the target if heads, or the stream at a layer and position, are replaced in runs of the model.
+ *
+ *     Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has the
+ *     effects that are known so far. The view sends the request again until nothing is left to measure. The buffers are
+ *     float32 [layer × head], or [layer × position] for the stream: the total effect, the direct effect, and the estimate
+ *     of the total effect. NaN means not known (yet). For `"zero"` and `"mean"`, values are what the component adds: minus
+ *     the change of the target. For `"other"`, they are the change of the target.
+ *
+ *     Attributes:
+ *         of: What is replaced.
+ *         replaced_by: What takes its place.
+ *         against: The compared run, for `"other"`.
+ *         measure: Whether to continue measuring. If not, the reply only has what is known.
+ *         stop: Whether to make no more runs. Ignored with `measure`.
+ */
+export interface MeasureEffects {
+  kind: "effects";
+  target: Target;
+  of?: "heads" | "stream";
+  replaced_by?: "mean" | "other" | "zero";
+  against?: Against | null;
+  prompt?: number | null;
+  position?: number | "last";
+  measure?: boolean;
+  stop?: boolean;
+  padding?: "found" | "none";
+}
+/**
+ * The run that is compared with the shown run: another prompt, another cache, or the same run without some heads.
+ *
+ *     Attributes:
+ *         cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
+ *         prompt: The prompt of the other run. None (only for another cache, or with `without`): the same prompt as in the
+ *             shown run, or the mean over prompts if the mean is shown.
+ *         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
+ *         replaced_by: What takes the place of these heads' output.
+ *         align: How positions are matched. None: by index. `"by token"`: by the tokens that both prompts have in the
+ *             same order.
+ */
+export interface Against {
+  cache?: string | null;
+  prompt?: number | null;
+  /**
+   * @maxItems 64
+   */
+  without?: string[];
+  replaced_by?: "mean" | "zero";
+  align?: "by token" | null;
+}
+/**
+ * Runs the model without some heads, so that `Compare` can compare this run. For turns see `MeasureEffects`.
+ */
+export interface RunWithout {
+  kind: "without";
+  against: Against;
+  padding?: "found" | "none";
+}
+/**
+ * One decomposition of two runs. The buffers of the reply are float32 [component].
+ *
+ *     Buffer 0 has the values of the first run (the shown one), buffer 1 those of the second. Their difference, second
+ *     minus first, is buffer 2 (the part from different writing) plus buffer 3 (the part from different reading).
+ */
+export interface Compare {
+  kind: "compare";
+  by: "accumulated" | "head" | "layer";
+  target: Target;
+  against: Against;
+  prompt?: number | null;
+  position?: number | "last";
+  norm?: "frozen" | "recomputed";
+  padding?: "found" | "none";
+}
+/**
+ * The attention pattern of one head in two runs, and their difference. The reply lists its three buffers.
+ *
+ *     The maps are down-sampled as in `ReadAttention`. For the difference, each block shows its cell farthest from zero.
+ */
+export interface CompareAttention {
+  kind: "compare-attention";
+  layer: number;
+  head: number;
+  against: Against;
+  prompt?: number | null;
+  padding?: "found" | "none";
+}
+/**
+ * The token lens of two runs. Points and positions are those of the first run; see `ReadTokenLens`.
+ */
+export interface CompareTokenLens {
+  kind: "compare-token-lens";
+  /**
+   * @maxItems 4096
+   */
+  points: string[];
+  start: number;
+  stop: number;
+  target: Target;
+  against: Against;
+  k?: number;
+  prompt?: number | null;
+  norm?: "frozen" | "recomputed";
+  padding?: "found" | "none";
+}
+/**
+ * Which positions of the shown run are matched with which positions of the compared run.
+ */
+export interface PairPositions {
+  kind: "pairing";
+  against: Against;
+  prompt?: number | null;
+  padding?: "found" | "none";
+}
+/**
+ * One decomposition, for one prompt or averaged. Buffer 0 of the reply is float32 [component].
+ *
+ *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]: for `accumulated` that
+ *     of row + constant, otherwise that of the row. Unless there are too many values (`per_prompt`), buffer 2 has the rows
+ *     of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt]. The mean
+ *     leaves out prompts in which the position is padding: their values in buffers 2 and 3 are NaN.
+ */
+export interface Attribute {
+  kind: "attribute";
+  by: "accumulated" | "head" | "layer";
+  target: Target;
+  prompt?: number | null;
+  position?: number | "last";
+  norm?: "frozen" | "recomputed";
+  transport?: "plain" | "transported";
+  padding?: "found" | "none";
+}
+/**
  * The contribution of each component at each position, to the target at this position.
  *
  *     `heads` names the rows of `by="head"`. Buffer 0 is float32 [component, position].
@@ -404,47 +411,6 @@ export interface MapPositions {
    */
   heads?: string[];
   transport?: "plain" | "transported";
-  padding?: "found" | "none";
-}
-/**
- * The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
- *
- *     For the mean over prompts, probabilities are averaged. A cell is empty if its position is padding in every prompt.
- */
-export interface ReadTokenLens {
-  kind: "token-lens";
-  /**
-   * @maxItems 4096
-   */
-  points: string[];
-  start: number;
-  stop: number;
-  target: Target;
-  k?: number;
-  prompt?: number | null;
-  norm?: "frozen" | "recomputed";
-  transport?: "plain" | "transported";
-  padding?: "found" | "none";
-}
-/**
- * The token that follows each position: how likely it was, and what each layer and head adds to its logit.
- *
- *     The target must have a `next_token`. The buffers of the reply are float32. Buffer 0 is [position], the
- *     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
- *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
- *     the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some
- *     heads). If `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. Numbers are NaN
- *     where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN, and
- *     a position has the mean over the prompts in which a token follows.
- */
-export interface ReadNextTokens {
-  kind: "next-tokens";
-  target: Target;
-  prompt?: number | null;
-  /**
-   * @maxItems 100
-   */
-  neurons?: string[];
   padding?: "found" | "none";
 }
 /**
@@ -469,21 +435,6 @@ export interface ReadPairs {
   kind: "pairs";
   target: Target;
   prompt?: number | null;
-  k?: number;
-  padding?: "found" | "none";
-}
-/**
- * The tokens whose logits a head raises and lowers most: by its output at a position, and from one source alone.
- *
- *     `source=None` means the source with the most attention from this position.
- */
-export interface ReadHeadTokens {
-  kind: "head-tokens";
-  layer: number;
-  head: number;
-  prompt?: number | null;
-  position?: number | "last";
-  source?: number | null;
   k?: number;
   padding?: "found" | "none";
 }
@@ -529,6 +480,62 @@ export interface ChooseFeature {
   kind: "feature-target";
   feature: number;
   sae?: string | null;
+  padding?: "found" | "none";
+}
+/**
+ * The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
+ *
+ *     For the mean over prompts, probabilities are averaged. A cell is empty if its position is padding in every prompt.
+ */
+export interface ReadTokenLens {
+  kind: "token-lens";
+  /**
+   * @maxItems 4096
+   */
+  points: string[];
+  start: number;
+  stop: number;
+  target: Target;
+  k?: number;
+  prompt?: number | null;
+  norm?: "frozen" | "recomputed";
+  transport?: "plain" | "transported";
+  padding?: "found" | "none";
+}
+/**
+ * The token that follows each position: how likely it was, and what each layer and head adds to its logit.
+ *
+ *     The target must have a `next_token`. The buffers of the reply are float32. Buffer 0 is [position], the
+ *     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
+ *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
+ *     the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some
+ *     heads). If `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. Numbers are NaN
+ *     where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN, and
+ *     a position has the mean over the prompts in which a token follows.
+ */
+export interface ReadNextTokens {
+  kind: "next-tokens";
+  target: Target;
+  prompt?: number | null;
+  /**
+   * @maxItems 100
+   */
+  neurons?: string[];
+  padding?: "found" | "none";
+}
+/**
+ * The tokens whose logits a head raises and lowers most: by its output at a position, and from one source alone.
+ *
+ *     `source=None` means the source with the most attention from this position.
+ */
+export interface ReadHeadTokens {
+  kind: "head-tokens";
+  layer: number;
+  head: number;
+  prompt?: number | null;
+  position?: number | "last";
+  source?: number | null;
+  k?: number;
   padding?: "found" | "none";
 }
 /**
@@ -586,48 +593,6 @@ export interface RankSegmentHeads {
   destination?: number | null;
   source?: number;
   k?: number;
-  padding?: "found" | "none";
-}
-/**
- * The model's own top predictions at a position.
- */
-export interface Suggest {
-  kind: "suggest";
-  prompt?: number | null;
-  position?: number | "last";
-  k?: number;
-  padding?: "found" | "none";
-}
-/**
- * Checks whether a text is one token of the model.
- */
-export interface CheckToken {
-  kind: "check";
-  text: string;
-  padding?: "found" | "none";
-}
-/**
- * The default target: the one of an inline panel of the same cache, if it is about logits.
- *
- *     Otherwise the model's own two top predictions at each prompt's last token.
- */
-export interface ChooseTarget {
-  kind: "target";
-  padding?: "found" | "none";
-}
-/**
- * Requests what could be the target: the kernel's variables with answer tokens, and a panel's target.
- */
-export interface FindAnswers {
-  kind: "answers";
-  padding?: "found" | "none";
-}
-/**
- * The target that a variable holds (`name` is from `AnswersReply`), or that the inline panel shows (None).
- */
-export interface ResolveAnswers {
-  kind: "resolve";
-  name?: string | null;
   padding?: "found" | "none";
 }
 /**
@@ -736,18 +701,53 @@ export interface WritePage {
   padding?: "found" | "none";
 }
 /**
+ * The model's own top predictions at a position.
+ */
+export interface Suggest {
+  kind: "suggest";
+  prompt?: number | null;
+  position?: number | "last";
+  k?: number;
+  padding?: "found" | "none";
+}
+/**
+ * Checks whether a text is one token of the model.
+ */
+export interface CheckToken {
+  kind: "check";
+  text: string;
+  padding?: "found" | "none";
+}
+/**
+ * The default target: the one of an inline panel of the same cache, if it is about logits.
+ *
+ *     Otherwise the model's own two top predictions at each prompt's last token.
+ */
+export interface ChooseTarget {
+  kind: "target";
+  padding?: "found" | "none";
+}
+/**
+ * Requests what could be the target: the kernel's variables with answer tokens, and a panel's target.
+ */
+export interface FindAnswers {
+  kind: "answers";
+  padding?: "found" | "none";
+}
+/**
+ * The target that a variable holds (`name` is from `AnswersReply`), or that the inline panel shows (None).
+ */
+export interface ResolveAnswers {
+  kind: "resolve";
+  name?: string | null;
+  padding?: "found" | "none";
+}
+/**
  * The text of a chapter of the documentation, by its name.
  */
 export interface ReadChapter {
   kind: "chapter";
   name: string;
-  padding?: "found" | "none";
-}
-/**
- * Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers.
- */
-export interface ListCaches {
-  kind: "caches";
   padding?: "found" | "none";
 }
 /**
@@ -784,46 +784,116 @@ export interface Answer {
   id: string;
   reply?:
     | (
-        | CacheFacts
-        | TokensReply
-        | AttributionReply
-        | ComparisonReply
         | AttentionReply
-        | AttentionComparisonReply
-        | TokenLensComparisonReply
-        | PairingReply
-        | EffectsReply
-        | WithoutReply
         | ThumbnailsReply
         | BlendReply
         | ScoresReply
+        | CacheFacts
+        | TokensReply
+        | CachesReply
+        | EffectsReply
+        | WithoutReply
+        | ComparisonReply
+        | AttentionComparisonReply
+        | TokenLensComparisonReply
+        | PairingReply
+        | AttributionReply
         | PositionsReply
-        | TokenLensReply
-        | NextTokensReply
         | NeuronsReply
         | PairsReply
-        | HeadTokensReply
         | FeaturesReply
         | FeatureTokensReply
         | FeatureTargetReply
+        | TokenLensReply
+        | NextTokensReply
+        | HeadTokensReply
         | SegmentsReply
         | SegmentMapReply
         | SegmentHeadsReply
+        | CodeReply
+        | PageReply
         | Suggestions
         | TokenCheck
         | TargetReply
         | AnswersReply
         | ResolvedReply
-        | CodeReply
-        | PageReply
         | ChapterReply
-        | CachesReply
         | PresenceReply
         | GivenUp
         | Working
       )
     | null;
   failure?: Failure | null;
+}
+/**
+ * Attention of one head, in one prompt or averaged over prompts.
+ *
+ *     The maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
+ */
+export interface AttentionReply {
+  kind: "attention";
+  layer: number;
+  head: number;
+  positions: number;
+  parts: AttentionBuffer[];
+  notes: string[];
+  rows?: Span | null;
+  columns?: Span | null;
+  step?: number;
+  pool?: "mean" | "peak";
+}
+/**
+ * Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
+ *
+ *     A map is float16, or float32 if it is `wide`. For a `triangle`, only the cells on and below the diagonal are sent,
+ *     row by row. The others are 0. In the mean over prompts, a cell whose destination or source is padding in every
+ *     prompt is NaN. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
+ *     target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
+ *     at the requested destination (for the mean over prompts, at each prompt's own destination).
+ */
+export interface AttentionBuffer {
+  what: "brings" | "contribution" | "pattern" | "reads" | "value";
+  scale?: number;
+  wide?: boolean;
+  triangle?: boolean;
+}
+/**
+ * Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
+ *
+ *     A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
+ *     (`notes` give the reason), or a value is infinite. The head's cells are then 0.
+ */
+export interface ThumbnailsReply {
+  kind: "thumbnails";
+  layer: number;
+  side: number;
+  positions: number;
+  limits: (number | null)[];
+  notes: string[];
+}
+/**
+ * The attention of many heads in one map. For `rows`, `columns` and `step` see `AttentionReply`.
+ */
+export interface BlendReply {
+  kind: "blend";
+  positions: number;
+  heads: number;
+  part: AttentionBuffer;
+  notes: string[];
+  rows?: Span | null;
+  columns?: Span | null;
+  step?: number;
+}
+/**
+ * A score for each head. `meaning` is what it measures, in a sentence. `low` and `high` are its limits.
+ */
+export interface ScoresReply {
+  kind: "scores";
+  score: "copying" | "duplicate" | "entropy" | "first" | "induction" | "previous";
+  meaning: string;
+  low: number;
+  high: number;
+  notes: string[];
 }
 /**
  * Facts about the cache and its model.
@@ -934,54 +1004,76 @@ export interface TokenLabel {
   special?: boolean;
 }
 /**
- * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
- *
- *     For `head` the first layers × heads rows are the map, with NaN in a layer without attention heads. If no layer has
- *     heads, `refusal` is the reason, and the rows are those of `layer`.
- *
- *     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
- *     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
- *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
- *     does not give the measured value. `inner` describes a target inside the model. `warnings` are the kinds of those
- *     `notes` that concern every number of this run. `prompts` is the number of prompts in the mean.
+ * All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
  */
-export interface AttributionReply {
-  kind: "attribute";
-  by: "accumulated" | "feature" | "head" | "layer" | "neuron" | "source";
-  components: ComponentTable;
-  measured: number | null;
-  constant: number;
-  unexplained: number | null;
-  worst: number | null;
-  tolerance: number;
-  measured_from: string;
-  own: boolean;
-  prompts: number;
+export interface CachesReply {
+  kind: "caches";
+  kernel: string;
+  caches: CacheRow[];
   notes: string[];
-  refusal?: string | null;
-  per_prompt?: boolean;
-  missing?: string[];
-  inner?: InnerFacts | null;
-  warnings?: ("attended-to-padding" | "training-mode" | "weights-changed")[];
 }
 /**
- * Facts about a target inside the model, in the shown prompt (in the first prompt if the mean is shown).
+ * One cache in the namespace, described from metadata only.
+ *
+ *     `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
+ *     since Residscope first saw it. `changed` is whether the cache was changed since then. `weights_changed` is
+ *     whether the model's weights were changed since then, or the cache has another model now. `problem` is the reason if
+ *     the cache cannot be inspected.
+ */
+export interface CacheRow {
+  ref: CacheRef;
+  names: string[];
+  model: string;
+  layers: number;
+  heads: number;
+  prompts: number;
+  positions: number;
+  dtype: string;
+  device: string;
+  bytes: number;
+  missing: string[];
+  age: number;
+  changed?: boolean;
+  weights_changed?: boolean;
+  problem?: string | null;
+}
+/**
+ * The effects so far (see `MeasureEffects`).
  *
  *     Attributes:
- *         point: The point of the stream where the target is read (`"23_pre"`). Only earlier components contribute.
- *         destination: The position where the target is read, or the destination of an attention score.
- *         source: The source, if the target has one.
- *         versus: The source that `source` is compared with, if any.
- *         attention: The attention that the head pays to `source`.
- *         versus_attention: The attention that the head pays to `versus`.
+ *         of: What is replaced.
+ *         state: Whether all is measured (`done`), measuring waits for a turn (`waiting`), or it was stopped.
+ *         turn: The token with which `residscope.hosts.turns.take` takes the turn. None if measuring does not wait.
+ *         done: The number of measured effects.
+ *         total: The number of all effects. 0 before it is known.
+ *         before: The target in the unchanged run. None before it is known.
+ *         replayed: The comparison of the unchanged run with the cache, in words. Empty before it is known.
+ *         replaced_by: What takes the place of the activation, in words.
+ *         prompts: The number of prompts in the mean.
+ *         notes: Notes on these numbers.
  */
-export interface InnerFacts {
-  point: string;
-  destination: number;
-  source?: number | null;
-  versus?: number | null;
-  attention?: number | null;
-  versus_attention?: number | null;
+export interface EffectsReply {
+  kind: "effects";
+  of: "heads" | "stream";
+  state: "done" | "stopped" | "waiting";
+  turn: string | null;
+  done: number;
+  total: number;
+  before: number | null;
+  replayed: string;
+  replaced_by: string;
+  prompts: number;
+  notes: string[];
+}
+/**
+ * Whether there is a run without these heads, and how the unchanged run compares with the cache.
+ */
+export interface WithoutReply {
+  kind: "without";
+  state: "done" | "waiting";
+  turn: string | null;
+  replayed: string;
+  notes: string[];
 }
 /**
  * Two runs row by row. For each run, and for the difference, Σ rows + constant + unexplained = measured.
@@ -1016,38 +1108,6 @@ export interface RunSum {
   measured_from: string;
   own: boolean;
   warnings?: ("attended-to-padding" | "training-mode" | "weights-changed")[];
-}
-/**
- * Attention of one head, in one prompt or averaged over prompts.
- *
- *     The maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
- */
-export interface AttentionReply {
-  kind: "attention";
-  layer: number;
-  head: number;
-  positions: number;
-  parts: AttentionBuffer[];
-  notes: string[];
-  rows?: Span | null;
-  columns?: Span | null;
-  step?: number;
-  pool?: "mean" | "peak";
-}
-/**
- * Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
- *
- *     A map is float16, or float32 if it is `wide`. For a `triangle`, only the cells on and below the diagonal are sent,
- *     row by row. The others are 0. In the mean over prompts, a cell whose destination or source is padding in every
- *     prompt is NaN. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
- *     target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
- *     at the requested destination (for the mean over prompts, at each prompt's own destination).
- */
-export interface AttentionBuffer {
-  what: "brings" | "contribution" | "pattern" | "reads" | "value";
-  scale?: number;
-  wide?: boolean;
-  triangle?: boolean;
 }
 /**
  * Attention of one head in two runs: `parts` are its pattern in the first run, in the second, and second − first.
@@ -1118,80 +1178,54 @@ export interface PairingReply {
   has_tokens: boolean;
 }
 /**
- * The effects so far (see `MeasureEffects`).
+ * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
  *
- *     Attributes:
- *         of: What is replaced.
- *         state: Whether all is measured (`done`), measuring waits for a turn (`waiting`), or it was stopped.
- *         turn: The token with which `residscope.hosts.turns.take` takes the turn. None if measuring does not wait.
- *         done: The number of measured effects.
- *         total: The number of all effects. 0 before it is known.
- *         before: The target in the unchanged run. None before it is known.
- *         replayed: The comparison of the unchanged run with the cache, in words. Empty before it is known.
- *         replaced_by: What takes the place of the activation, in words.
- *         prompts: The number of prompts in the mean.
- *         notes: Notes on these numbers.
+ *     For `head` the first layers × heads rows are the map, with NaN in a layer without attention heads. If no layer has
+ *     heads, `refusal` is the reason, and the rows are those of `layer`.
+ *
+ *     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
+ *     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
+ *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
+ *     does not give the measured value. `inner` describes a target inside the model. `warnings` are the kinds of those
+ *     `notes` that concern every number of this run. `prompts` is the number of prompts in the mean.
  */
-export interface EffectsReply {
-  kind: "effects";
-  of: "heads" | "stream";
-  state: "done" | "stopped" | "waiting";
-  turn: string | null;
-  done: number;
-  total: number;
-  before: number | null;
-  replayed: string;
-  replaced_by: string;
+export interface AttributionReply {
+  kind: "attribute";
+  by: "accumulated" | "feature" | "head" | "layer" | "neuron" | "source";
+  components: ComponentTable;
+  measured: number | null;
+  constant: number;
+  unexplained: number | null;
+  worst: number | null;
+  tolerance: number;
+  measured_from: string;
+  own: boolean;
   prompts: number;
   notes: string[];
+  refusal?: string | null;
+  per_prompt?: boolean;
+  missing?: string[];
+  inner?: InnerFacts | null;
+  warnings?: ("attended-to-padding" | "training-mode" | "weights-changed")[];
 }
 /**
- * Whether there is a run without these heads, and how the unchanged run compares with the cache.
- */
-export interface WithoutReply {
-  kind: "without";
-  state: "done" | "waiting";
-  turn: string | null;
-  replayed: string;
-  notes: string[];
-}
-/**
- * Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
+ * Facts about a target inside the model, in the shown prompt (in the first prompt if the mean is shown).
  *
- *     A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
- *     (`notes` give the reason), or a value is infinite. The head's cells are then 0.
+ *     Attributes:
+ *         point: The point of the stream where the target is read (`"23_pre"`). Only earlier components contribute.
+ *         destination: The position where the target is read, or the destination of an attention score.
+ *         source: The source, if the target has one.
+ *         versus: The source that `source` is compared with, if any.
+ *         attention: The attention that the head pays to `source`.
+ *         versus_attention: The attention that the head pays to `versus`.
  */
-export interface ThumbnailsReply {
-  kind: "thumbnails";
-  layer: number;
-  side: number;
-  positions: number;
-  limits: (number | null)[];
-  notes: string[];
-}
-/**
- * The attention of many heads in one map. For `rows`, `columns` and `step` see `AttentionReply`.
- */
-export interface BlendReply {
-  kind: "blend";
-  positions: number;
-  heads: number;
-  part: AttentionBuffer;
-  notes: string[];
-  rows?: Span | null;
-  columns?: Span | null;
-  step?: number;
-}
-/**
- * A score for each head. `meaning` is what it measures, in a sentence. `low` and `high` are its limits.
- */
-export interface ScoresReply {
-  kind: "scores";
-  score: "copying" | "duplicate" | "entropy" | "first" | "induction" | "previous";
-  meaning: string;
-  low: number;
-  high: number;
-  notes: string[];
+export interface InnerFacts {
+  point: string;
+  destination: number;
+  source?: number | null;
+  versus?: number | null;
+  attention?: number | null;
+  versus_attention?: number | null;
 }
 /**
  * A map component × position. Σ rows + constant = the measured value (for `accumulated` the last row + constant).
@@ -1203,40 +1237,6 @@ export interface PositionsReply {
   by: "accumulated" | "feature" | "head" | "layer" | "neuron" | "source";
   components: ComponentTable;
   positions: number;
-  notes: string[];
-  missing?: string[];
-}
-/**
- * A range of positions of the token lens: `cells[point][position - start]`.
- */
-export interface TokenLensReply {
-  kind: "token-lens";
-  points: string[];
-  start: number;
-  cells: LensCell[][];
-  notes: string[];
-}
-/**
- * How each token was predicted at the position before it.
- *
- *     Attributes:
- *         positions: The number of positions.
- *         runner_up: At each position the most likely other token; empty if there is none, and in a mean over prompts.
- *         count: The number of positions that have a next token, in all prompts that are shown.
- *         adding: At how many of them the rows sum to the measured value. None if nothing is measured there.
- *         worst: The largest unexplained value at a position.
- *         tolerance: The largest unexplained value that counts as rounding.
- *         missing: The kinds of rows that were not cached.
- *         notes: Notes on these values.
- */
-export interface NextTokensReply {
-  kind: "next-tokens";
-  positions: number;
-  runner_up: string[];
-  count: number;
-  adding: number | null;
-  worst: number | null;
-  tolerance: number;
   notes: string[];
   missing?: string[];
 }
@@ -1269,30 +1269,6 @@ export interface PairsReply {
   key_others: number;
   measured: number | null;
   notes: string[];
-}
-/**
- * The tokens whose logits a head raises and lowers most, computed with the cached scale of the final norm.
- *
- *     `output_top` and `output_bottom` are for the head's output at the position. `source_top` and `source_bottom` are for
- *     W_OV applied to what the head reads at `source`, as if its attention to this source were 1.
- */
-export interface HeadTokensReply {
-  kind: "head-tokens";
-  layer: number;
-  head: number;
-  source: number | null;
-  output_top: TokenValue[];
-  output_bottom: TokenValue[];
-  source_top: TokenValue[];
-  source_bottom: TokenValue[];
-  notes: string[];
-}
-/**
- * A token, and the number that is added to its logit.
- */
-export interface TokenValue {
-  token: Token;
-  value: number;
 }
 /**
  * The rows of an SAE. They sum to the rows of `by="layer"` whose place they take.
@@ -1353,6 +1329,64 @@ export interface FeatureTargetReply {
   notes: string[];
 }
 /**
+ * A range of positions of the token lens: `cells[point][position - start]`.
+ */
+export interface TokenLensReply {
+  kind: "token-lens";
+  points: string[];
+  start: number;
+  cells: LensCell[][];
+  notes: string[];
+}
+/**
+ * How each token was predicted at the position before it.
+ *
+ *     Attributes:
+ *         positions: The number of positions.
+ *         runner_up: At each position the most likely other token; empty if there is none, and in a mean over prompts.
+ *         count: The number of positions that have a next token, in all prompts that are shown.
+ *         adding: At how many of them the rows sum to the measured value. None if nothing is measured there.
+ *         worst: The largest unexplained value at a position.
+ *         tolerance: The largest unexplained value that counts as rounding.
+ *         missing: The kinds of rows that were not cached.
+ *         notes: Notes on these values.
+ */
+export interface NextTokensReply {
+  kind: "next-tokens";
+  positions: number;
+  runner_up: string[];
+  count: number;
+  adding: number | null;
+  worst: number | null;
+  tolerance: number;
+  notes: string[];
+  missing?: string[];
+}
+/**
+ * The tokens whose logits a head raises and lowers most, computed with the cached scale of the final norm.
+ *
+ *     `output_top` and `output_bottom` are for the head's output at the position. `source_top` and `source_bottom` are for
+ *     W_OV applied to what the head reads at `source`, as if its attention to this source were 1.
+ */
+export interface HeadTokensReply {
+  kind: "head-tokens";
+  layer: number;
+  head: number;
+  source: number | null;
+  output_top: TokenValue[];
+  output_bottom: TokenValue[];
+  source_top: TokenValue[];
+  source_bottom: TokenValue[];
+  notes: string[];
+}
+/**
+ * A token, and the number that is added to its logit.
+ */
+export interface TokenValue {
+  token: Token;
+  value: number;
+}
+/**
  * The segments of a prompt, in the order of the text. They cover its real tokens without overlap.
  *
  *     `turns` are the turns if the prompt is a chat, whatever rule was requested.
@@ -1405,6 +1439,20 @@ export interface SegmentHeadsReply {
   count: number;
   meaning: string;
   notes: string[];
+}
+/**
+ * Python code.
+ */
+export interface CodeReply {
+  kind: "code";
+  code: string;
+}
+/**
+ * A page. `name` is the suggested name of its file.
+ */
+export interface PageReply {
+  kind: "page";
+  name: string;
 }
 /**
  * The model's top predictions, likeliest first.
@@ -1464,60 +1512,12 @@ export interface ResolvedReply {
   notes: string[];
 }
 /**
- * Python code.
- */
-export interface CodeReply {
-  kind: "code";
-  code: string;
-}
-/**
- * A page. `name` is the suggested name of its file.
- */
-export interface PageReply {
-  kind: "page";
-  name: string;
-}
-/**
  * A chapter of the documentation, as Markdown.
  */
 export interface ChapterReply {
   kind: "chapter";
   name: string;
   text: string;
-}
-/**
- * All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
- */
-export interface CachesReply {
-  kind: "caches";
-  kernel: string;
-  caches: CacheRow[];
-  notes: string[];
-}
-/**
- * One cache in the namespace, described from metadata only.
- *
- *     `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
- *     since Residscope first saw it. `changed` is whether the cache was changed since then. `weights_changed` is
- *     whether the model's weights were changed since then, or the cache has another model now. `problem` is the reason if
- *     the cache cannot be inspected.
- */
-export interface CacheRow {
-  ref: CacheRef;
-  names: string[];
-  model: string;
-  layers: number;
-  heads: number;
-  prompts: number;
-  positions: number;
-  dtype: string;
-  device: string;
-  bytes: number;
-  missing: string[];
-  age: number;
-  changed?: boolean;
-  weights_changed?: boolean;
-  problem?: string | null;
 }
 /**
  * Confirms a presence message.
@@ -1553,4 +1553,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "a1828491e4be";
+export const WIRE = "4b987adef244";
