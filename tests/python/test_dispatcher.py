@@ -20,6 +20,7 @@ import torch
 from transformer_lens import ActivationCache
 
 import residscope
+from residscope.serving import dispatcher
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.measuring import SteppedRun
 from residscope.serving.service import Service
@@ -168,6 +169,29 @@ def test_a_changed_cache_is_refused_until_it_is_read_again(variables, ask):
     assert [after == before for after, before in zip(*states, strict=True)] == [True, False, True]
     notes = ask("attribute", row["ref"], by="layer", target=target)[0]["notes"]
     assert "the activations are from the old model" in notes[0]
+
+
+def test_a_list_compares_a_part_of_very_many_activations_and_the_next_lists_the_rest(variables, ask, monkeypatch):
+    monkeypatch.setattr(dispatcher, "_AT_ONCE", 1)  # one cache at a time
+    model, tokens, _, _ = boot()
+    variables["runs"] = [model.run_with_cache(tokens)[1] for _ in range(4)]
+    first, _ = ask("caches")
+    assert (len(first["caches"]), first["unread"]) == (4, 0)  # each new cache is compared
+    for cache in variables["runs"]:
+        cache["embed"].add_(1)
+    found = [ask("caches")[0] for _ in range(4)]
+    assert [sum(row["changed"] for row in reply["caches"]) for reply in found] == [1, 2, 3, 4]
+    assert [reply["unread"] for reply in found] == [3] * 4
+    assert [row["names"] for row in found[0]["caches"]] == [[f"runs[{n}]"] for n in range(4)]
+    # A request about a cache compares it, and so does each list while a view shows it.
+    variables["runs"][0]["embed"].add_(1)
+    assert ask("describe", found[-1]["caches"][0]["ref"])[0]["code"] == "changed"
+    assert ask("describe", rows(ask)[1]["ref"])[0]["kind"] == "describe"
+    for _ in range(2):
+        variables["runs"][1]["embed"].add_(1)
+        state = rows(ask)[1]["ref"]["state"]
+        assert state != found[-1]["caches"][1]["ref"]["state"]
+        found.append({"caches": rows(ask)})
 
 
 def test_an_added_activation_does_not_change_the_cache(variables, ask):

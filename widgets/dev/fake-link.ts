@@ -27,6 +27,8 @@ export class FakeLink implements Link {
   readonly asked: Question[] = [];
   caches: CacheRow[] = [ROW];
   run = "run 1";
+  /** How many caches each list leaves unread. */
+  unread = 0;
   /** Whether the kernel gives no answers. */
   isSilent = false;
   /** How often `retry` was called. */
@@ -91,7 +93,10 @@ export class FakeLink implements Link {
   }
 
   #answer({ ask, cache }: Question): Outcome {
-    if (ask.kind === "caches") return { reply: { kind: "caches", kernel: this.run, caches: this.caches, notes: [] } };
+    if (ask.kind === "caches") {
+      const { run: kernel, caches, unread } = this;
+      return { reply: { kind: "caches", kernel, caches, notes: [], ...(unread ? { unread } : {}) } };
+    }
     const row = this.caches.find(({ ref }) => ref.id === cache?.id);
     if (!row) return { failure: { code: "gone", message: "This cache was deleted." } };
     if (row.ref.state.split(".")[0] !== cache?.state.split(".")[0])

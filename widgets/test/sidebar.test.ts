@@ -123,6 +123,29 @@ it.each([
   expect(about(link.asked, "attention").every(({ cache }) => cache?.id === "c1")).toBe(true);
 });
 
+it("lists again until the kernel has compared all caches, and keeps the same rows meanwhile", async () => {
+  const { link, caches, rows } = open();
+  const many = Array.from({ length: 5 }, (_, n) => ({
+    ...ROW,
+    ref: { id: `c${n}`, state: "1.1" },
+    names: [`c[${n}]`],
+  }));
+  link.caches = many;
+  await vi.waitFor(() => expect(rows()).toHaveLength(5));
+  const [before, shown] = [link.asked.length, caches.rows.value];
+  link.unread = 3; // each list compares two of five
+  link.cell(...many.map((row) => ({ ...row, age: 9 })));
+  await vi.waitFor(() => expect(link.asked).toHaveLength(before + 3));
+  expect(caches.rows.value).not.toBe(shown); // the first list after a cell has the ages of the caches
+  const first = caches.rows.value;
+  await new Promise((settle) => setTimeout(settle));
+  expect(link.asked).toHaveLength(before + 3);
+  expect(caches.rows.value).toBe(first);
+  link.caches = many.with(4, changed(many[4] as CacheRow, { state: "2.1" }, { changed: true })); // found by a later list
+  await caches.refresh(2);
+  expect(caches.rows.value[4]?.changed).toBe(true);
+});
+
 it("shows another name of its cache if the variable is bound to another cache, and requests no values", async () => {
   const { link, show, facts, act, panel } = open();
   await show();

@@ -13,8 +13,8 @@ from residscope.serving.service import Service
 from residscope.session.cache_reference import GONE
 from residscope.session.cache_summary import row
 from residscope.session.caches import name_of
-from residscope.session.change_tracking import TrackedCache, known, track
-from residscope.session.discovery import Search, search
+from residscope.session.change_tracking import TrackedCache, known, track, tracked
+from residscope.session.discovery import Found, Search, search
 from residscope.wire.caches import CacheRef, CacheRow, CachesReply, ListCaches
 from residscope.wire.envelope import Buffers, Reply, answered
 from residscope.wire.protocol import AnyReply, Question
@@ -22,6 +22,9 @@ from residscope.wire.working import GiveUp
 
 KERNEL = uuid4().hex[:12]
 """Identifies this kernel process. It changes with every restart."""
+
+_AT_ONCE = 15_000
+"""One list compares about this many activations, which takes 7 ms, so that the kernel is soon free again."""
 
 _CHANGED = "This cache was changed after this picture was made: read it again."
 
@@ -73,7 +76,11 @@ class Dispatcher:
 
 
 def listed() -> CachesReply:
-    """Return all caches in the user's namespace."""
+    """Return all caches in the user's namespace.
+
+    If they have very many activations, only some are compared with their last known state. `unread` counts the others:
+    the next list compares those first.
+    """
     return _rows(search())
 
 
@@ -90,12 +97,32 @@ def _rows(searched: Search) -> CachesReply:
     rows: list[CacheRow] = []
     notes = list(searched.notes)
     pause_untracked()
+    due = _due(searched.found)
     for found in searched.found:
         try:
-            rows.append(row(found.cache, found.names, track(found.cache, seen=weights)))
+            tracking = track(found.cache, seen=weights) if id(found.cache) in due else tracked(found.cache)
+            rows.append(row(found.cache, found.names, tracking))
         except Exception as error:  # an unreadable cache, or one that a cell is changing, must not hide the others
             notes.append(f"`{found.names[0]}` could not be read ({type(error).__name__}: {error}).")
-    return CachesReply(KERNEL, rows, notes)
+    return CachesReply(KERNEL, rows, notes, len(searched.found) - len(due))
+
+
+def _due(caches: list[Found]) -> set[int]:
+    """The addresses of the caches that this list compares.
+
+    These are the new ones, those that a view shows, and, up to `_AT_ONCE` activations, those compared longest ago.
+    """
+    due: set[int] = set()
+    left = _AT_ONCE
+    for one, address in sorted(((tracked(found.cache), id(found.cache)) for found in caches), key=_compared):
+        if left > 0 or not one.compared or "service" in one.kept:
+            due.add(address)
+            left -= one.activations
+    return due
+
+
+def _compared(known: tuple[TrackedCache, int]) -> int:
+    return known[0].compared
 
 
 def _tracked(ref: CacheRef) -> TrackedCache:

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from residscope.cache.layer_state import LayerState, differ
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _lock = threading.RLock()
 _tracked: dict[int, TrackedCache] = {}
 _models: dict[int, WeightsState] = {}
+_comparisons = count(1)
 
 
 @dataclass(eq=False)
@@ -44,6 +46,7 @@ class TrackedCache:
         weights_changed: Whether the weights of the cache's present model, or how the layers use them, differ from those
             at the first comparison.
         other_model: Whether the cache had another model at the first comparison.
+        compared: Grows with each comparison: the smaller it is, the longer ago the cache was compared. 0 if never.
         kept: Values that other modules keep here as long as the cache exists.
     """
 
@@ -53,6 +56,7 @@ class TrackedCache:
     changed: bool = False
     weights_changed: bool = False
     other_model: bool = False
+    compared: int = 0
     kept: dict[str, Any] = field(default_factory=dict[str, Any])
     _cache: Callable[[], Any] = lambda: None
     _last: Snapshot | None = None
@@ -66,6 +70,11 @@ class TrackedCache:
     def cache(self) -> Any:
         """The cache. None if it was deleted."""
         return self._cache()
+
+    @property
+    def activations(self) -> int:
+        """The number of activations at the last comparison."""
+        return 0 if self._last is None else len(self._last.key[0])
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
@@ -133,7 +142,7 @@ class TrackedCache:
             state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
             if state != self.state:
                 CACHES.drop(self.id)
-            self.state = state
+            self.state, self.compared = state, next(_comparisons)
         return self
 
     def changes(self, cache: object) -> int:

@@ -104,11 +104,16 @@ class CacheRow(msgspec.Struct, frozen=True):
 
 
 class CachesReply(Reply, frozen=True, tag="caches"):
-    """All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out."""
+    """All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
+
+    `unread` is how many caches were not compared with their present state this time, because they have very many
+    activations together. Their rows are those of the last comparison. The next list compares these caches first.
+    """
 
     kernel: str
     caches: list[CacheRow]
     notes: list[str]
+    unread: int = 0
 
 
 Requests = Describe | ReadTokens | ListCaches

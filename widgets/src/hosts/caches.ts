@@ -5,6 +5,12 @@ import { Client, RequestFailed } from "../wire/client";
 import type { CacheRow } from "../wire/protocol.gen";
 import type { Link } from "./link";
 
+/** Whether two lists are of the same caches, in the same states, with the same names. */
+function areSame(some: CacheRow[], others: CacheRow[]): boolean {
+  const keys = (rows: CacheRow[]): string => JSON.stringify(rows.map(({ ref, names }) => [ref, names]));
+  return keys(some) === keys(others);
+}
+
 export class Caches {
   readonly rows = state<CacheRow[]>([]);
   readonly notes = state<string[]>([]);
@@ -29,21 +35,28 @@ export class Caches {
     });
   }
 
-  /** Lists the caches again. All calls during a request cause only one more request. */
-  async refresh(): Promise<void> {
+  /**
+   * Lists the caches again. All calls during a request cause only one more request.
+   *
+   * @param left How many caches the lists before left unread. If none of them has changed, the same rows stay.
+   */
+  async refresh(left = 0): Promise<void> {
     if (this.link.state.peek().kind !== "ready") return;
     try {
       const result = await this.#client.latest("caches", { kind: "caches" });
       if (!result) return;
-      const { caches, kernel, notes } = result.reply;
-      batch(() => {
-        this.listed.value = Date.now();
-        this.kernel.value = kernel;
-        this.notes.value = notes;
-        this.trouble.value = null;
-        this.fresh.value = true;
-        this.rows.value = caches;
-      });
+      const { caches, kernel, notes, unread = 0 } = result.reply;
+      if (!left || !areSame(caches, this.rows.peek()))
+        batch(() => {
+          this.listed.value = Date.now();
+          this.kernel.value = kernel;
+          this.notes.value = notes;
+          this.trouble.value = null;
+          this.fresh.value = true;
+          this.rows.value = caches;
+        });
+      const rest = left ? left - (caches.length - unread) : unread;
+      if (rest > 0 && unread < caches.length) void this.refresh(rest);
     } catch (error) {
       if (error instanceof RequestFailed && (error.code === "lost" || error.code === "closed")) return;
       this.trouble.value = error instanceof Error ? error.message : String(error);

@@ -507,6 +507,7 @@ export const CachesReply = v.object({
   kernel: v.string(),
   caches: v.array(CacheRow),
   notes: v.array(v.string()),
+  unread: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
 });
 export const EffectsReply = v.object({
   kind: v.picklist(["effects"]),

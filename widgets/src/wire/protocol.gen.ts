@@ -1005,12 +1005,16 @@ export interface TokenLabel {
 }
 /**
  * All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
+ *
+ *     `unread` is how many caches were not compared with their present state this time, because they have very many
+ *     activations together. Their rows are those of the last comparison. The next list compares these caches first.
  */
 export interface CachesReply {
   kind: "caches";
   kernel: string;
   caches: CacheRow[];
   notes: string[];
+  unread?: number;
 }
 /**
  * One cache in the namespace, described from metadata only.
@@ -1553,4 +1557,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "4b987adef244";
+export const WIRE = "d25926acda70";
