@@ -63,7 +63,9 @@ const rows = (to: (was: ComponentTable) => ComponentTable): Json =>
 /** The snapshot with a recorded request and its reply, which can be changed. */
 const also = (kind: string, to: (reply: Record<string, Json>) => Record<string, Json> = (reply) => reply): Json =>
   changed(["entries"], (was) => {
-    const one = recording.entries.find(({ ask }) => ask.kind === kind) as unknown as { reply: Record<string, Json> };
+    const one = recording.entries.find(({ ask }) => ask.kind === kind) as { reply: Record<string, Json> } | undefined;
+    if (!one)
+      throw new Error(`dev/recording.json has no request “${kind}”: add it to _requests_of_tests in recorded.py.`);
     return [...(was as Json[]), { ...one, reply: to(one.reply) }];
   });
 const WRONG_ROWS = /“attribute” entry has values that do not match their names/;

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from residscope.cache.lens_maps import StreamMaps
 from residscope.cache.norms import Norm
-from residscope.cache.points import FINAL
+from residscope.cache.points import FINAL, Point
 from residscope.cache.structure import Structure
 from residscope.cache.unembedding import Output, unembedding_of_stream
 from residscope.cache.view import CacheView
@@ -79,12 +79,9 @@ class Reader:
         ]
 
     def _stream(self, part: CacheView, point: Component, at: list[int]) -> Float[Tensor, "batch read d_model"]:
-        layer = None if point.layer is None else part.check_layer(point.layer)
-        if layer is None:  # `final_post`
-            name = f"blocks.{part.n_layers - 1}.hook_resid_post"
-        else:
-            name = part.before(layer) if point.kind == "pre" else f"blocks.{layer}.hook_resid_mid"
-        stream = part.rows(name, None)[:, at]
+        if point.layer is not None:
+            part.check_layer(point.layer)
+        stream = part.rows(Point(point).stream(part), None)[:, at]
         if self.maps is not None:
             mapped = self.maps(point, stream)
             if self.maps.is_mapped(point):

@@ -102,7 +102,7 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
     result = context.decomposed(target, "neuron", where, layers=request.layer)
     rows = prompts.of(result.values)
     neuron_values = rows[: result.parts]
-    chosen = strongest(neuron_values, min(max(request.k, 1), 50))
+    chosen = strongest(neuron_values, request.k)
     biases = [i for i, row in enumerate(result.components[result.parts :], result.parts) if row.kind == "mlp_bias"]
     reply = NeuronsReply(
         components=ComponentTable.of(result.components[i] for i in chosen),

@@ -253,7 +253,7 @@ def lens_cells(
         target = context.targets.resolve(target)
     lens = context.lens_of(request.transport) if isinstance(request, ReadTokenLens) else None
     maps = None if lens is None else lens.on(context.view)
-    found = read_lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm, maps)
+    found = read_lens(context.targets, target, points, places, prompt, request.k, request.norm, maps)
     has_token = (found.ids[..., 0] >= 0).tolist()  # a cell is empty if every prompt has padding there
     parts: list[Any] = [
         [[v if has else [] for v, has in zip(*row, strict=True)] for row in zip(values, has_token, strict=True)]
