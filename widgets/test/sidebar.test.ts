@@ -141,7 +141,8 @@ it("lists again until the kernel has compared all caches, and keeps the same row
   await new Promise((settle) => setTimeout(settle));
   expect(link.asked).toHaveLength(before + 3);
   expect(caches.rows.value).toBe(first);
-  link.caches = many.with(4, changed(many[4] as CacheRow, { state: "2.1" }, { changed: true })); // found by a later list
+  // A later list finds a change.
+  link.caches = many.with(4, changed(many[4] as CacheRow, { state: "2.1" }, { changed: true }));
   await caches.refresh(2);
   expect(caches.rows.value[4]?.changed).toBe(true);
 });

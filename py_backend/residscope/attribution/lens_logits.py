@@ -79,8 +79,7 @@ class Reader:
         ]
 
     def _stream(self, part: CacheView, point: Component, at: list[int]) -> Float[Tensor, "batch read d_model"]:
-        if point.layer is not None:
-            part.check_layer(point.layer)
+        layer = None if point.layer is None else part.check_layer(point.layer)
         stream = part.rows(Point(point).stream(part), None)[:, at]
         if self.maps is not None:
             mapped = self.maps(point, stream)
