@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.plan import BIAS_KIND, Plan, Rows, components_in
 from residscope.attribution.readout import Readout
-from residscope.attribution.sublayer_parts import MANY, head_outputs, key_for, layer_heads, layer_neurons, once_for
+from residscope.attribution.sublayer_parts import head_outputs, key_for, layer_heads, layer_neurons, once_for
 from residscope.cache.lens_maps import StreamMaps
 from residscope.cache.output_maps import coarse, neuron_weight, out_bias, out_weight
 from residscope.cache.structure import ComponentTerms, Terms
@@ -54,17 +54,15 @@ ContributionOf = Callable[["Tensor"], "Tensor"]
 
 
 def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | None]] | None:
-    """Compute `layer_heads` for all layers of a plan together. None if that is not possible.
+    """Compute `layer_heads` for each layer of a plan in one product. None if that is not possible.
 
-    The products of a short run are so small that calling PyTorch for each layer takes longer than the arithmetic, so
-    they are one product. The directions of the heads are memoised, because they are the same at every position.
+    At one position, the products are so small that calling PyTorch for each layer takes longer than the arithmetic. The
+    directions of the heads are memoised, because they are the same at every position.
     """
     import torch
 
     view, layers = readout.view, plan.split
-    if plan.part != "attn" or len(layers) < 2 or view.stream.device.type != "cpu":
-        return None
-    if len(distinct(readout.functional.vector)) > MANY or readout.repeats is not None:
+    if plan.part != "attn" or len(layers) < 2 or readout.positions is None or view.stream.device.type != "cpu":
         return None
     weights = [weight for layer in layers if (weight := out_weight(view, layer)) is not None]
     if len(weights) != len(layers) or len({weight.shape for weight in weights}) != 1:
@@ -74,6 +72,8 @@ def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | 
         return None
     cut = weights[0].shape[:2]
     z = [head_outputs(view, readout.positions, layer, tuple(cut)) for layer in layers]
+    if len({one.dtype for one in z}) != 1 or sum(one.numel() for one in z) > _AT_ONCE:
+        return None
     functional = paths[0].pull(readout.functional)
     vector = functional.vector
 
@@ -84,12 +84,7 @@ def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | 
         return torch.stack(each, 1), added
 
     directions, added = once_for(view, ("layers", *layers), vector, projected)
-    if len({one.dtype for one in z}) == 1 and sum(one.numel() for one in z) <= _AT_ONCE:
-        rows: Iterable[Tensor] = dots(torch.stack(z, 2), directions) / functional.divisor
-    else:
-        rows = [
-            dots(one, direction) / functional.divisor for one, direction in zip(z, directions.unbind(1), strict=True)
-        ]
+    rows = dots(torch.stack(z, 2), directions) / functional.divisor
     biases = [None if bias is None else functional.constant + bias / functional.divisor for bias in added]
     return list(zip(rows, biases, strict=True))
 

@@ -75,7 +75,7 @@ def head_directions(
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
 
-MANY = 256
+_MANY = 256
 """The projections on more directions than this are not memoised."""
 
 
@@ -83,7 +83,7 @@ def _projected(readout: Readout, layer: int, weight: Tensor, vector: Tensor) -> 
     """`project`, memoised, because the projection of a layer's weight is the same at every position."""
     if readout.repeats is not None:
         return readout.repeats.expand(project(weight, vector[readout.repeats.first]))
-    if vector.device.type != "cpu" or len(distinct(vector)) > MANY:  # the key would take as long as the product
+    if vector.device.type != "cpu" or len(distinct(vector)) > _MANY:  # the key would take as long as the product
         return project(weight, vector)
     return once_for(readout.view, ("layer", layer), vector, lambda: project(weight, vector))
 
@@ -129,6 +129,6 @@ def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["a
     bias, norm_bias = bias_of(readout, layer, part)
     if bias is not None:
         vectors, bias = distinct(functional.vector), bias.to(functional.vector)
-        added = (vectors * bias).sum(-1) if len(vectors) <= MANY else vectors @ bias
+        added = (vectors * bias).sum(-1) if len(vectors) <= _MANY else vectors @ bias
         return functional.constant + added[:, None] / functional.divisor
     return None if norm_bias is None else functional.constant
