@@ -22,6 +22,8 @@ from tests.benchmarks.table import Row, markdown
 
 PARTS = {
     "attribution": "heads, neurons and sources, beside TransformerLens",
+    "own_targets": "each token's own target, beside one target",
+    "listing": "the list of 1,000 caches",
     "why": "targets inside the model: sides, pairs, what a head moves",
     "segments": "a long trace in segments, beside one read of its patterns",
     "large": "a large model: memory, progress, cancelling",

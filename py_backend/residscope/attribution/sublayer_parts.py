@@ -82,7 +82,7 @@ _MANY = 256
 def _projected(readout: Readout, layer: int, weight: Tensor, vector: Tensor) -> Tensor:
     """`project`, memoised, because the projection of a layer's weight is the same at every position."""
     if readout.repeats is not None:
-        return readout.repeats.expand(project(weight, vector[readout.repeats.first]))
+        return readout.repeats.expand(project(weight, vector.index_select(0, readout.repeats.first)))
     if vector.device.type != "cpu" or len(distinct(vector)) > _MANY:  # the key would take as long as the product
         return project(weight, vector)
     return once_for(readout.view, ("layer", layer), vector, lambda: project(weight, vector))
@@ -114,7 +114,7 @@ def neuron_directions(
     if readout.repeats is None:
         direction = project(W_out, functional.vector)
     else:
-        direction = readout.repeats.expand(project(W_out, functional.vector[readout.repeats.first]))
+        direction = readout.repeats.expand(project(W_out, functional.vector.index_select(0, readout.repeats.first)))
     return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
 

@@ -145,7 +145,7 @@ class Repeats(NamedTuple):
 
     def expand(self, values: Float[Tensor, "some unit"]) -> Float[Tensor, "batch unit"]:
         """Return the values of all prompts, given the values of the prompts in `first`."""
-        return values[self.place]
+        return values.index_select(0, self.place)
 
 
 def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
