@@ -171,27 +171,41 @@ def test_a_changed_cache_is_refused_until_it_is_read_again(variables, ask):
     assert "the activations are from the old model" in notes[0]
 
 
-def test_a_list_compares_a_part_of_very_many_activations_and_the_next_lists_the_rest(variables, ask, monkeypatch):
-    monkeypatch.setattr(dispatcher, "_AT_ONCE", 1)  # one cache at a time
+def test_a_list_compares_a_part_of_very_many_activations_and_further_lists_the_rest(variables, ask, monkeypatch):
+    monkeypatch.setattr(dispatcher, "_AT_ONCE", 1)  # at first one cache
     model, tokens, _, _ = boot()
-    variables["runs"] = [model.run_with_cache(tokens)[1] for _ in range(4)]
-    first, _ = ask("caches")
-    assert (len(first["caches"]), first["unread"]) == (4, 0)  # each new cache is compared
+    variables["runs"] = [model.run_with_cache(tokens)[1] for _ in range(9)]
+    first, _ = ask("caches", since=0)
+    assert (len(first["caches"]), first["unread"]) == (9, 0)  # each new cache is compared
+    assert ask("describe", first["caches"][5]["ref"])[0]["kind"] == "describe"  # a view shows this one
     for cache in variables["runs"]:
         cache["embed"].add_(1)
-    found = [ask("caches")[0] for _ in range(4)]
-    assert [sum(row["changed"] for row in reply["caches"]) for reply in found] == [1, 2, 3, 4]
-    assert [reply["unread"] for reply in found] == [3] * 4
-    assert [row["names"] for row in found[0]["caches"]] == [[f"runs[{n}]"] for n in range(4)]
-    # A request about a cache compares it, and so does each list while a view shows it.
-    variables["runs"][0]["embed"].add_(1)
-    assert ask("describe", found[-1]["caches"][0]["ref"])[0]["code"] == "changed"
-    assert ask("describe", rows(ask)[1]["ref"])[0]["kind"] == "describe"
-    for _ in range(2):
-        variables["runs"][1]["embed"].add_(1)
-        state = rows(ask)[1]["ref"]["state"]
-        assert state != found[-1]["caches"][1]["ref"]["state"]
-        found.append({"caches": rows(ask)})
+
+    def series():
+        since = 0
+        while True:
+            reply, _ = ask("caches", since=since)
+            assert [row["names"] for row in reply["caches"]] == [[f"runs[{n}]"] for n in range(9)]
+            yield reply
+            if not reply["unread"]:
+                return
+            since = reply["since"]
+
+    found = list(series())
+    assert [[n for n, row in enumerate(reply["caches"]) if row["changed"]] for reply in found] == [
+        [5],
+        [0, 5],
+        [0, 1, 2, 5],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [*range(9)],
+    ]
+    assert [reply["unread"] for reply in found] == [8, 7, 5, 1, 0]
+    # A request about a cache compares it, and a list without `since` compares all.
+    variables["runs"][8]["embed"].add_(1)
+    assert ask("describe", found[-1]["caches"][8]["ref"])[0]["code"] == "changed"
+    states = [row["ref"]["state"] for row in rows(ask)]
+    variables["runs"][3]["embed"].add_(1)
+    assert [n for n, row in enumerate(rows(ask)) if row["ref"]["state"] != states[n]] == [3]
 
 
 def test_an_added_activation_does_not_change_the_cache(variables, ask):

@@ -27,7 +27,7 @@ export class FakeLink implements Link {
   readonly asked: Question[] = [];
   caches: CacheRow[] = [ROW];
   run = "run 1";
-  /** How many caches each list leaves unread. */
+  /** How many caches the first list of a series leaves unread. Each further list reads one of them. */
   unread = 0;
   /** Whether the kernel gives no answers. */
   isSilent = false;
@@ -94,8 +94,10 @@ export class FakeLink implements Link {
 
   #answer({ ask, cache }: Question): Outcome {
     if (ask.kind === "caches") {
-      const { run: kernel, caches, unread } = this;
-      return { reply: { kind: "caches", kernel, caches, notes: [], ...(unread ? { unread } : {}) } };
+      const { run: kernel, caches } = this;
+      const unread = ask.since ? this.unread - 1 : this.unread;
+      if (ask.since) this.unread = unread;
+      return { reply: { kind: "caches", kernel, caches, notes: [], ...(unread > 0 ? { unread, since: 7 } : {}) } };
     }
     const row = this.caches.find(({ ref }) => ref.id === cache?.id);
     if (!row) return { failure: { code: "gone", message: "This cache was deleted." } };

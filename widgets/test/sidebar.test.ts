@@ -133,17 +133,18 @@ it("lists again until the kernel has compared all caches, and keeps the same row
   link.caches = many;
   await vi.waitFor(() => expect(rows()).toHaveLength(5));
   const [before, shown] = [link.asked.length, caches.rows.value];
-  link.unread = 3; // each list compares two of five
+  link.unread = 3;
   link.cell(...many.map((row) => ({ ...row, age: 9 })));
-  await vi.waitFor(() => expect(link.asked).toHaveLength(before + 3));
+  await vi.waitFor(() => expect(link.asked).toHaveLength(before + 4));
   expect(caches.rows.value).not.toBe(shown); // the first list after a cell has the ages of the caches
+  expect(about(link.asked, "caches").map(({ ask }) => ask.kind === "caches" && ask.since)).toEqual([0, 0, 7, 7, 7]);
   const first = caches.rows.value;
   await new Promise((settle) => setTimeout(settle));
-  expect(link.asked).toHaveLength(before + 3);
+  expect(link.asked).toHaveLength(before + 4);
   expect(caches.rows.value).toBe(first);
   // A later list finds a change.
   link.caches = many.with(4, changed(many[4] as CacheRow, { state: "2.1" }, { changed: true }));
-  await caches.refresh(2);
+  await caches.refresh(7);
   expect(caches.rows.value[4]?.changed).toBe(true);
 });
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from residscope.errors import ResidscopeError
@@ -13,8 +13,8 @@ from residscope.serving.service import Service
 from residscope.session.cache_reference import GONE
 from residscope.session.cache_summary import row
 from residscope.session.caches import name_of
-from residscope.session.change_tracking import TrackedCache, known, track, tracked
-from residscope.session.discovery import Found, Search, search
+from residscope.session.change_tracking import TrackedCache, known, next_comparison, track, tracked
+from residscope.session.discovery import Search, search
 from residscope.wire.caches import CacheRef, CacheRow, CachesReply, ListCaches
 from residscope.wire.envelope import Buffers, Reply, answered
 from residscope.wire.protocol import AnyReply, Question
@@ -24,7 +24,7 @@ KERNEL = uuid4().hex[:12]
 """Identifies this kernel process. It changes with every restart."""
 
 _AT_ONCE = 15_000
-"""One list compares about this many activations, which takes 7 ms, so that the kernel is soon free again."""
+"""The first list of a series compares about this many activations, which takes 7 ms."""
 
 _CHANGED = "This cache was changed after this picture was made: read it again."
 
@@ -56,7 +56,7 @@ class Dispatcher:
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, ListCaches):
-            return listed(), []
+            return listed(question.ask.since), []
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
         tracked = _tracked(question.cache)
@@ -75,13 +75,9 @@ class Dispatcher:
         return reply
 
 
-def listed() -> CachesReply:
-    """Return all caches in the user's namespace.
-
-    If they have very many activations, only some are compared with their last known state. `unread` counts the others:
-    the next list compares those first.
-    """
-    return _rows(search())
+def listed(since: int | None = None) -> CachesReply:
+    """Return all caches in the user's namespace. `since` is that of `ListCaches`."""
+    return _rows(search(), since)
 
 
 def _about_a_cache(message: object) -> bool:
@@ -92,37 +88,51 @@ def _about_a_cache(message: object) -> bool:
     return not (isinstance(request, dict) and request.get("kind") == "caches")
 
 
-def _rows(searched: Search) -> CachesReply:
+def _rows(searched: Search, since: int | None) -> CachesReply:
     weights: dict[int, int] = {}  # each model's weights are compared only once
     rows: list[CacheRow] = []
     notes = list(searched.notes)
     pause_untracked()
-    due = _due(searched.found)
+    due, unread, since = _due([found.cache for found in searched.found], since)
     for found in searched.found:
         try:
             tracking = track(found.cache, seen=weights) if id(found.cache) in due else tracked(found.cache)
             rows.append(row(found.cache, found.names, tracking))
         except Exception as error:  # an unreadable cache, or one that a cell is changing, must not hide the others
             notes.append(f"`{found.names[0]}` could not be read ({type(error).__name__}: {error}).")
-    return CachesReply(KERNEL, rows, notes, len(searched.found) - len(due))
+    return CachesReply(KERNEL, rows, notes, unread, since)
 
 
-def _due(caches: list[Found]) -> set[int]:
-    """The addresses of the caches that this list compares.
+class _Due(NamedTuple):
+    """Which caches a list compares: their addresses, how many are left for the next list, and that list's `since`."""
 
-    These are the new ones, those that a view shows, and, up to `_AT_ONCE` activations, those compared longest ago.
+    addresses: set[int]
+    unread: int
+    since: int
+
+
+def _due(caches: list[Any], since: int | None) -> _Due:
+    """Choose the caches to compare: all new ones, and of the others as many as `ListCaches` says.
+
+    The first list of a series begins with the caches that a view has shown. Each further list compares about as many
+    activations as all lists of the series before it. So there are few lists, however many caches there are.
     """
-    due: set[int] = set()
+    if since is None:
+        return _Due(set(map(id, caches)), 0, 0)
+    begin = since or next_comparison()
+    all_of_them = [(tracked(cache), id(cache)) for cache in caches]
+    old = [pair for pair in all_of_them if pair[0].compared < begin]
     left = _AT_ONCE
-    for one, address in sorted(((tracked(found.cache), id(found.cache)) for found in caches), key=_compared):
-        if left > 0 or not one.compared or "service" in one.kept:
+    if since:
+        left = max(left, sum(one.activations for one, _ in all_of_them if one.compared >= begin))
+    else:
+        old.sort(key=lambda pair: "service" not in pair[0].kept)
+    due: set[int] = set()
+    for one, address in old:
+        if left > 0 or not one.compared:
             due.add(address)
             left -= one.activations
-    return due
-
-
-def _compared(known: tuple[TrackedCache, int]) -> int:
-    return known[0].compared
+    return _Due(due, len(old) - len(due), begin)
 
 
 def _tracked(ref: CacheRef) -> TrackedCache:

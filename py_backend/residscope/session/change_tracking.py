@@ -46,7 +46,7 @@ class TrackedCache:
         weights_changed: Whether the weights of the cache's present model, or how the layers use them, differ from those
             at the first comparison.
         other_model: Whether the cache had another model at the first comparison.
-        compared: Grows with each comparison: the smaller it is, the longer ago the cache was compared. 0 if never.
+        compared: The number of the last comparison (`next_comparison`). 0 if there was none.
         kept: Values that other modules keep here as long as the cache exists.
     """
 
@@ -129,6 +129,7 @@ class TrackedCache:
             quick: Whether to compare only the counters, because the values have just been compared.
         """
         with _lock:
+            self.compared = next_comparison()
             changes = self.changes(cache)
             model = peek(cache, "model") if model is None else model
             weights = _compare_model(model, {} if seen is None else seen, quick)
@@ -142,7 +143,7 @@ class TrackedCache:
             state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
             if state != self.state:
                 CACHES.drop(self.id)
-            self.state, self.compared = state, next(_comparisons)
+            self.state = state
         return self
 
     def changes(self, cache: object) -> int:
@@ -163,6 +164,11 @@ class TrackedCache:
                     self.changed = True
                 self._last = Snapshot(tensors, key, has_batch_dim)
             return self._count
+
+
+def next_comparison() -> int:
+    """Return a number for a comparison. It is larger than the number of each earlier comparison."""
+    return next(_comparisons)
 
 
 def track(cache: object, model: object = None, seen: dict[int, int] | None = None) -> TrackedCache:

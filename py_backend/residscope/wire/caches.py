@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from residscope.terms import ComponentTable, Name, Number, TokenLabel
 from residscope.wire.features import KnownSae
@@ -63,7 +66,14 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
 
 
 class ListCaches(Request, frozen=True, tag="caches"):
-    """Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers."""
+    """Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers.
+
+    `since` says which caches are compared with their last known state. None: all. 0: if they have very many activations
+    together, only some, so that the reply comes soon. The reply's `unread` counts the others: as long as it is not 0, a
+    request with the reply's `since` compares more of them.
+    """
+
+    since: Annotated[int, Meta(ge=0)] | None = None
 
 
 class CacheRef(msgspec.Struct, frozen=True):
@@ -106,14 +116,14 @@ class CacheRow(msgspec.Struct, frozen=True):
 class CachesReply(Reply, frozen=True, tag="caches"):
     """All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
 
-    `unread` is how many caches were not compared with their present state this time, because they have very many
-    activations together. Their rows are those of the last comparison. The next list compares these caches first.
+    `unread` caches have rows of an earlier comparison (see `ListCaches`).
     """
 
     kernel: str
     caches: list[CacheRow]
     notes: list[str]
     unread: int = 0
+    since: int = 0
 
 
 Requests = Describe | ReadTokens | ListCaches

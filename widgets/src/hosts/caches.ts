@@ -38,25 +38,24 @@ export class Caches {
   /**
    * Lists the caches again. All calls during a request cause only one more request.
    *
-   * @param left How many caches the lists before left unread. If none of them has changed, the same rows stay.
+   * @param since Continues a series of lists (`ListCaches`). If no cache has changed, the rows stay as they are.
    */
-  async refresh(left = 0): Promise<void> {
+  async refresh(since = 0): Promise<void> {
     if (this.link.state.peek().kind !== "ready") return;
     try {
-      const result = await this.#client.latest("caches", { kind: "caches" });
+      const result = await this.#client.latest("caches", { kind: "caches", since });
       if (!result) return;
-      const { caches, kernel, notes, unread = 0 } = result.reply;
-      if (!left || !areSame(caches, this.rows.peek()))
-        batch(() => {
-          this.listed.value = Date.now();
-          this.kernel.value = kernel;
-          this.notes.value = notes;
-          this.trouble.value = null;
-          this.fresh.value = true;
-          this.rows.value = caches;
-        });
-      const rest = left ? left - (caches.length - unread) : unread;
-      if (rest > 0 && unread < caches.length) void this.refresh(rest);
+      const { reply } = result;
+      batch(() => {
+        this.kernel.value = reply.kernel;
+        this.notes.value = reply.notes;
+        this.trouble.value = null;
+        this.fresh.value = true;
+        if (since && areSame(reply.caches, this.rows.peek())) return;
+        this.listed.value = Date.now();
+        this.rows.value = reply.caches;
+      });
+      if (reply.unread) void this.refresh(reply.since);
     } catch (error) {
       if (error instanceof RequestFailed && (error.code === "lost" || error.code === "closed")) return;
       this.trouble.value = error instanceof Error ? error.message : String(error);

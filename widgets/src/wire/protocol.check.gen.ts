@@ -109,6 +109,7 @@ export const ReadTokens = v.object({
 });
 export const ListCaches = v.object({
   kind: v.picklist(["caches"]),
+  since: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0)))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Against = v.object({
@@ -508,6 +509,7 @@ export const CachesReply = v.object({
   caches: v.array(CacheRow),
   notes: v.array(v.string()),
   unread: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  since: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
 });
 export const EffectsReply = v.object({
   kind: v.picklist(["effects"]),

@@ -257,9 +257,14 @@ export interface ReadTokens {
 }
 /**
  * Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers.
+ *
+ *     `since` says which caches are compared with their last known state. None: all. 0: if they have very many activations
+ *     together, only some, so that the reply comes soon. The reply's `unread` counts the others: as long as it is not 0, a
+ *     request with the reply's `since` compares more of them.
  */
 export interface ListCaches {
   kind: "caches";
+  since?: number | null;
   padding?: "found" | "none";
 }
 /**
@@ -1006,8 +1011,7 @@ export interface TokenLabel {
 /**
  * All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
  *
- *     `unread` is how many caches were not compared with their present state this time, because they have very many
- *     activations together. Their rows are those of the last comparison. The next list compares these caches first.
+ *     `unread` caches have rows of an earlier comparison (see `ListCaches`).
  */
 export interface CachesReply {
   kind: "caches";
@@ -1015,6 +1019,7 @@ export interface CachesReply {
   caches: CacheRow[];
   notes: string[];
   unread?: number;
+  since?: number;
 }
 /**
  * One cache in the namespace, described from metadata only.
@@ -1557,4 +1562,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "d25926acda70";
+export const WIRE = "e33cf490443d";
