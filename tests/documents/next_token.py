@@ -67,7 +67,7 @@ def check(names: dict[str, Any]) -> None:
     own = logits[:-1].gather(1, tokens[1:, None])
     log_prob = own[:, 0] - logits[:-1].logsumexp(-1)
     torch.testing.assert_close(names["followed"].log_prob[0, :-1].double(), log_prob, atol=1e-4, rtol=1e-4)
-    assert names["followed"].rank[0, :-1].tolist() == (logits[:-1] > own).sum(-1).tolist()
+    assert names["followed"].rank[0, :-1].tolist() == (1 + (logits[:-1] > own).sum(-1)).tolist()
     added = names["added"]
     total = (added.values.sum(0) + added.constant)[0, :-1].double()
     torch.testing.assert_close(total, own[:, 0], atol=1e-3, rtol=1e-4)
@@ -112,7 +112,7 @@ def page(names: dict[str, Any]) -> str:
         "|---|---:|---:|---|",
         *(
             f"| {in_cell(words[p + 1])} | {float(followed.log_prob[0, p].exp()):.3f} | "
-            f"{int(followed.rank[0, p]) + 1} | "
+            f"{int(followed.rank[0, p])} | "
             f"{in_cell(text([int(followed.runner_up[0, p])]))} |"
             for p in range(start - 1, count)
         ),

@@ -370,6 +370,67 @@ def test_a_prompt_in_which_the_positions_are_padding_has_no_effect_and_is_left_o
     assert "left out of means" in " ".join(found.notes)
 
 
+def of_other_lengths(model, pad):
+    """Return two lists of prompts, both padded on the left to 7 tokens: of 6 and 5, and of 4 and 5. With their masks."""
+    model.tokenizer.padding_side = "left"
+    torch.manual_seed(0)
+    made = []
+    for lengths in ((6, 5), (4, 5)):
+        prompts = [torch.randint(3, 60, (1, length)) for length in lengths]
+        rows = [torch.cat([torch.full((1, 7 - p.shape[1]), pad), p], 1) for p in prompts]
+        mask = torch.cat([torch.arange(7)[None] >= 7 - p.shape[1] for p in prompts]).long()
+        made.append((prompts, torch.cat(rows), mask))
+    return made
+
+
+@pytest.mark.parametrize("pad", [0, 61])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_other_prompts_with_more_padding_are_run_as_without_it(name, pad):
+    model = tiny.boot(name)
+    (own, tokens, mask), (other, other_tokens, other_mask) = of_other_lengths(model, pad)
+    with torch.no_grad():
+        cache, other_cache = (
+            model.run_with_cache(t, attention_mask=m)[1] for t, m in ((tokens, mask), (other_tokens, other_mask))
+        )
+    expected = []
+    for mine, theirs in zip(own, other, strict=True):  # each prompt by itself
+        with torch.no_grad():
+            z = model.run_with_cache(theirs)[1]["blocks.1.attn.hook_z"].reshape(1, theirs.shape[1], 4, -1)[:, -1, 1]
+
+            def put(value, hook, z=z):  # noqa: ARG001
+                changed = value.clone().reshape(1, value.shape[1], 4, -1)
+                changed[:, -1, 1] = z
+                return changed.reshape(value.shape)
+
+            runs = [model.run_with_hooks(mine, fwd_hooks=[("blocks.1.attn.hook_z", put)]), model(mine)]
+        expected.append([(run[0, -1, 7] - run[0, -1, 8]).item() for run in runs])
+    for source in (other_tokens, other_cache):
+        found = residscope.ablate(cache, (7, 8), ["1.1"], replace=source, positions="last", attention_mask=mask)
+        assert found.total[0].tolist() == pytest.approx([changed - whole for changed, whole in expected], abs=1e-5)
+
+
+def test_an_activation_of_padding_is_never_put_in():
+    found = {}
+    for pad in (0, 61):
+        model = tiny.boot("llama")
+        (_, tokens, mask), (_, other_tokens, other_mask) = of_other_lengths(model, pad)
+        with torch.no_grad():
+            cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+            other = model.run_with_cache(other_tokens, attention_mask=other_mask)[1]
+        each = residscope.patch(cache, other, (7, 8), at="resid_pre", positions="each", attention_mask=mask)
+        whole = residscope.ablate(cache, (7, 8), ["0.1"], replace=other, attention_mask=mask)
+        found[pad] = each, whole
+        said = "In 1 of 2 prompts (0) the replacement at positions between 1 and 2 is an activation of padding."
+        assert all(sum(said in note for note in one.notes) == 1 for one in found[pad])
+        with pytest.raises(residscope.ResidscopeError, match="is an activation of padding. Choose other"):
+            residscope.without(cache, ["0.1"], replace=other, attention_mask=mask)
+    for each, whole in found.values():
+        assert each.effects[1].isnan().T.tolist() == [[True, True, True, *[False] * 4], [True, True, *[False] * 5]]
+        assert whole.total.isnan().tolist() == whole.direct.isnan().tolist() == [[True, False]]
+        assert float(whole.of("total")[0]) == float(whole.total[0, 1])
+    torch.testing.assert_close(found[0][0].effects, found[61][0].effects, equal_nan=True)
+
+
 def test_nan_at_padding_enters_no_effect():
     model = tiny.boot("gpt2").double()
     tokens, mask = tiny.run(model)[0], torch.ones(3, 7, dtype=torch.long)
@@ -907,6 +968,6 @@ def test_other_prompts_with_the_same_padding_are_run_with_the_mask_of_the_cached
     by_tokens = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=runs[1])
     by_cache = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=caches[1])
     torch.testing.assert_close(by_tokens.total, by_cache.total)
-    assert "with the mask of this run" in " ".join(by_tokens.notes)
+    assert "with an attention mask that leaves out their padding" in " ".join(by_tokens.notes)
     unpadded = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=others(model)[0])
     assert "without an attention mask" in " ".join(unpadded.notes)

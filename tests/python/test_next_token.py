@@ -22,7 +22,7 @@ from tests.support import tiny
 from tests.support.copied import pictured
 
 FAMILIES = ("llama", "gpt2", "gemma2", "granite", "deepseek_v3", "mixtral", "cohere", "bloom", "mamba", "qwen3_next",
-            "native")  # fmt: skip
+            "native", "opt")  # fmt: skip
 
 
 def cached(name: str, *, pad: bool = False):
@@ -78,10 +78,10 @@ def test_how_the_model_predicted_each_token(name, given):
     for prompt, at in [(0, 0), (0, 5), (1, 3), (2, 2)]:
         answer = int(tokens[prompt, at + 1])
         assert float(found.log_prob[prompt, at]) == pytest.approx(float(log_prob[prompt, at, answer]), abs=1e-4)
-        assert int(found.rank[prompt, at]) == int((logits[prompt, at] > logits[prompt, at, answer]).sum())
+        assert int(found.rank[prompt, at]) == 1 + int((logits[prompt, at] > logits[prompt, at, answer]).sum())
     assert found.real.tolist() == [[True] * 6 + [False], [True] * 4 + [False] * 3, [True] * 5 + [False] * 2]
     assert bool(found.log_prob[~found.real].isnan().all())
-    assert set(found.rank[~found.real].tolist()) == {-1}
+    assert set(found.rank[~found.real].tolist()) == {0}
 
 
 def test_the_strongest_rows_of_all_positions_leave_out_those_without_a_next_token():

@@ -109,11 +109,18 @@ class Lab:
         self.command("notebook:run-cell")
 
     def start_cell(self, code: str) -> None:
-        """Start code as a new cell after the active one, and wait until it runs."""
+        """Start code as a new cell after the active one, and wait until it runs and has the focus.
+
+        JupyterLab 4.4 gives it the focus only after the kernel is busy, and so closes a menu that a test has opened.
+        """
         self._new_cell(code)
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
         self.page.wait_for_function(
-            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'"
+            """() => {
+                const { content, sessionContext } = window.jupyterapp.shell.currentWidget;
+                const isBusy = sessionContext.session.kernel.status === "busy";
+                return isBusy && document.activeElement === content.activeCell.node;
+            }"""
         )
 
     def interrupt(self) -> None:

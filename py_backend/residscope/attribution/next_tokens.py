@@ -31,7 +31,7 @@ class NextTokens:
         ids: The token's id. 0 where no token follows.
         real: Whether a token follows: this position and the next one are both real tokens of the prompt.
         log_prob: The natural logarithm of the token's probability. NaN where no token follows.
-        rank: The number of tokens that the model found more likely. −1 where no token follows.
+        rank: The rank of the token in the prediction. 1 is the most likely token. 0 where no token follows.
         runner_up: The id of the most likely token other than the one that follows. Meaningless where no token follows.
     """
 
@@ -88,7 +88,7 @@ def predicted(targets: Targets, logits: Tensor | None = None) -> NextTokens:
     if logits is not None:
         targets.check_width(logits)
     log_prob = torch.full(ids.shape, float("nan"), device=ids.device)
-    rank, runner_up = torch.full_like(ids, -1), torch.zeros_like(ids)
+    rank, runner_up = torch.zeros_like(ids), torch.zeros_like(ids)
     for prompt in range(view.batch):
         for start in range(0, view.n_pos, _BLOCK):
             report_progress()
@@ -97,7 +97,7 @@ def predicted(targets: Targets, logits: Tensor | None = None) -> NextTokens:
             own = rows.gather(-1, ids[prompt, part, None])
             here = real[prompt, part]
             log_prob[prompt, part] = (own[:, 0] - rows.logsumexp(-1)).float().masked_fill(~here, float("nan"))
-            rank[prompt, part] = (rows > own).sum(-1).masked_fill(~here, -1)
+            rank[prompt, part] = ((rows > own).sum(-1) + 1).masked_fill(~here, 0)
             runner_up[prompt, part] = rows.scatter(-1, ids[prompt, part, None], float("-inf")).argmax(-1)
     return NextTokens(ids, real, log_prob, rank, runner_up)
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(None)) -> CacheView:
     """Return a view of the same activations in which each position is a prompt of one position.
 
-    Activations for pairs of positions, rotary tables, and activations without axes for prompts and positions are left
-    out.
+    Activations for pairs of positions, rotary tables, and activations without an axis for prompts and one for positions
+    are left out.
 
     Args:
         view: The cache.
@@ -26,6 +26,9 @@ def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(Non
     for name in view.activations:
         if name.startswith("rotary_emb.") or name.rpartition(".")[2] in _BETWEEN:
             continue
+        whole = view.root
+        if view.has_batch_dim and view.activations[name].shape[:1] == (whole.batch * whole.n_pos,) != (whole.batch,):
+            continue  # TransformerLens caches some activations of OPT as [batch × pos, …]
         tensor = view.get(name)
         if tensor.ndim < 2 or tuple(tensor.shape[:2]) != (view.batch, view.n_pos):
             continue

@@ -17,7 +17,7 @@ from residscope.causes.path import ends, words
 from residscope.causes.path_sweep import PathSweep
 from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.sweep import Patch, Sweep
-from residscope.causes.unchanged import only_where, unchanged_notes
+from residscope.causes.unchanged import changed_in, only_where, unchanged_notes
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
@@ -268,12 +268,13 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, togethe
                 Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)
             ]
             axes = ("layer", "head", "batch")
-        total, direct = (only_where(sweep.where.any(1), values) for values in (total, direct))
+        changed = changed_in([Patch(0)], sweep.where, sweep.replacement)[0]
+        total, direct = (only_where(changed, values) for values in (total, direct))
         notes = of.notes + sweep.replacement.notes + (sweep.direct.notes if sweep.direct is not None else [])
         if edges:
             notes += missing_notes(taken, together=together)
         else:
-            notes += unchanged_notes(sweep.where)
+            notes += unchanged_notes(sweep.where, sweep.replacement)
         path = ""
         if isinstance(sweep, PathSweep):
             notes, path = notes + sweep.notes, words(sweep.ends)

@@ -208,7 +208,7 @@ def _result(
     patches, values, chosen = cells(measurement, put.kind, each=each), found[0], set(found[1])
     by, of_heads = put.by, put.kind == "z"
     shape = (view.n_layers, *[view.n_heads] * of_heads, *[view.n_pos] * each, view.batch)
-    changed = changed_in(patches, where)
+    changed = changed_in(patches, where, by)
     changed = changed if measurement.padded is None else changed & ~measurement.padded
     values, is_changed = only_where(changed, values), changed.any(1).tolist()
     effects = values.new_full(shape, float("nan"))
@@ -216,7 +216,7 @@ def _result(
     for row, one in enumerate(patches):
         place = [part for part in (one.layer, one.head if of_heads else None, one.position) if part is not None]
         effects[tuple(place)], measured[tuple(place)] = values[row], row in chosen and is_changed[row]
-    notes = measurement.notes + by.notes + unchanged_notes(where, each=each)
+    notes = measurement.notes + by.notes + unchanged_notes(where, by, each=each)
     of_source, normalized = None, None
     direction = f"the cached run, with {by.words} put in"
     if is_cache(source):

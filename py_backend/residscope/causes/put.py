@@ -52,7 +52,7 @@ class Put:
                 'With `positions="each"`, effects of keys and values are not measured in runs: use `estimate`, or name '
                 "a position, such as `positions=[3]`.",
             )
-        changed = changed_in(patches, self.where).any(1).tolist()
+        changed = changed_in(patches, self.where, self.by).any(1).tolist()
         return [row for row, one in enumerate(patches) if changed[row] and (one.layer, one.head) not in refused]
 
 

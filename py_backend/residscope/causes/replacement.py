@@ -19,7 +19,7 @@ from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
 
@@ -31,11 +31,13 @@ class Replacement:
         words: The replacement in words: `"zero"`, `"the mean over the cache's prompts"`.
         of: Returns the replacement for a site, `[batch or 1, pos, *inner]`.
         notes: Notes on the replacement.
+        padding: Where the replacement is an activation of padding, `[batch or 1, pos]`. None: nowhere.
     """
 
     words: str
     of: Callable[[Source], Float[Tensor, "batch pos *inner"]]
     notes: list[str] = field(default_factory=list[str])
+    padding: Bool[Tensor, "batch pos"] | None = None
 
 
 def replacement(replay: Replay, given: object, sites: Sequence[Source], name: str = "replace") -> Replacement:
@@ -143,7 +145,7 @@ def of_other_cache(
     if mine != theirs if len(theirs) == len(mine) else set(mine) != set(theirs):
         notes.append("The prompts of both caches begin or end at different positions. Positions are matched by index.")
     words = "the other cache's activation" if prompt is None else f"the activation of prompt {prompt}"
-    return Replacement(words, of, notes)
+    return Replacement(words, of, notes, ~positions.real(other)[prompts.start : prompts.stop])
 
 
 _ONE_PROMPT = " `(other, 0)` takes its prompt 0 for all prompts."
@@ -172,16 +174,14 @@ def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument:
         )
     tokens = checked_ids(tokens, embedding_size(view.model), argument, argument)
     is_for_all = len(tokens) < view.batch
-    tokens, mask = tokens.to(replay.tokens), replay.mask
-    if mask is not None:  # the mask also fits other prompts that are padded at the same places
-        padding = mask.to(tokens.device) == 0
-        same = torch.equal(tokens.expand(view.batch, -1)[padding], replay.tokens[padding])
-        tokens, mask = (tokens.expand(view.batch, -1), mask) if same else (tokens, None)
-    if has_user_hooks(view.model):
-        tokens = tokens.expand(view.batch, -1)  # the user's hooks may need as many prompts as the cache has
-    notes = [
-        f"The other prompts were run {'without an attention mask' if mask is None else 'with the mask of this run'}."
-    ]
+    tokens = tokens.to(replay.tokens)
+    padding = None if replay.mask is None else _padded_alike(tokens, replay.tokens, replay.mask.to(tokens.device) == 0)
+    if has_user_hooks(view.model):  # the user's hooks may need as many prompts as the cache has
+        tokens = tokens.expand(view.batch, -1)
+        padding = None if padding is None else padding.expand(view.batch, -1)
+    mask = None if padding is None or not bool(padding.any()) else (~padding).long()
+    how = "without an attention mask" if mask is None else "with an attention mask that leaves out their padding"
+    notes = [f"The other prompts were run {how}."]
     if is_for_all:
         notes.append(_FOR_ALL.format("the other tokens"))
     values: dict[tuple[str, int], Tensor] = {}
@@ -189,7 +189,43 @@ def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument:
         for site in sites:
             own.after(site.module, _kept(site, values, len(tokens)))
         whole_run(view, tokens, mask, own, record=False, keep=False)
-    return Replacement("the activation of a run on other tokens", lambda site: values[site.kind, site.layer], notes)
+    at_padding = None if padding is None else padding.cpu()
+    words = "the activation of a run on other tokens"
+    return Replacement(words, lambda site: values[site.kind, site.layer], notes, at_padding)
+
+
+def _padded_alike(
+    tokens: Int[Tensor, "other pos"], own: Int[Tensor, "batch pos"], padding: Bool[Tensor, "batch pos"]
+) -> Bool[Tensor, "other pos"] | None:
+    """Return which tokens are padding, if they are padded as the prompts of the cache are.
+
+    These prompts show the token with which they are padded, and whether one copy of it at their start or end is real.
+    None if they do not show this.
+
+    Args:
+        tokens: The other prompts.
+        own: The prompts of the cache.
+        padding: Which tokens of the cache's prompts are padding.
+    """
+    import torch
+
+    ids = own[padding].unique()
+    if len(ids) != 1:
+        return None
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for flip in ((), (1,)):  # the start, the end
+        padded = padding.flip(flip)
+        prompts = padded[:, 0].nonzero().flatten()
+        if not len(prompts):
+            continue
+        lengths = padded.long().cumprod(1).sum(1)[prompts].clamp(max=own.shape[1] - 1)
+        copies = set((own.flip(flip)[prompts, lengths] == ids).tolist())
+        if len(copies) > 1:
+            return None
+        runs = (tokens.flip(flip) == ids).long().cumprod(1).sum(1) - int(copies.pop())
+        at_end = torch.arange(tokens.shape[1], device=tokens.device) < runs[:, None]
+        found |= at_end.flip(flip)
+    return found
 
 
 def _kept(site: Source, values: dict[tuple[str, int], Tensor], prompts: int) -> Callable[[Tensor], None]:

@@ -181,7 +181,7 @@ class Rereading:
         def of(site: Source) -> Tensor:
             return working(held(self._view, "z", site.layer)).to(self._view.like) + self.change(site.layer)
 
-        return Replacement(self.by.words, of, self.notes)
+        return Replacement(self.by.words, of, self.notes, self.by.padding)
 
     def change(self, layer: int) -> Float[Tensor, "batch pos head d_head"]:
         """The change of each head's `z` if only this head reads the other run's input. NaN if it cannot be computed."""

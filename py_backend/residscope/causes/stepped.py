@@ -126,14 +126,14 @@ def steps(
     every = cells(measurement, kind, each=of == "stream")
     patches = [patch for patch in every if patch.position is None or patch.position <= last]
     where = chosen_positions(view, "all")
-    notes = [*measurement.notes, *replacement.notes, *unchanged_notes(where, each=of == "stream")]
+    notes = [*measurement.notes, *replacement.notes, *unchanged_notes(where, replacement, each=of == "stream")]
     direct = DirectPaths(measurement, kind, "frozen") if of == "heads" else None
     sweep = Sweep(measurement, kind, replacement, where, direct)
     notes += direct.notes if direct else []
     into.notes += [note for note in notes if note not in into.notes]
-    changed = changed_in(patches, where)
+    changed = changed_in(patches, where, replacement)
     if into.total is None:
-        direct_effects = sweep.directs(patches)
+        direct_effects = only_where(changed, sweep.directs(patches))
         into.shape = (view.n_layers, view.n_heads if of == "heads" else view.n_pos)
         into.patches, into.direct, into.total = patches, direct_effects, sweep.unmeasured(len(patches))[0]
         if not measurement.slopes:

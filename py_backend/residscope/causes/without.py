@@ -12,6 +12,7 @@ from residscope.causes.measurement import chosen_positions
 from residscope.causes.recording import recorded_run
 from residscope.causes.replacement import replacement
 from residscope.causes.replay import Replay, replay
+from residscope.causes.unchanged import from_padding
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed, seen, steadily
@@ -94,6 +95,8 @@ def changed_run(
         by_layer.setdefault(layer, []).append(head)
     sites = [found.sites["z", layer] for layer in by_layer]
     by = replacement(found, replace, sites)
+    if (by_padding := from_padding(where, by)) is not None:
+        raise ResidscopeError("replace", f"{by_padding} Choose other `positions=`, or prompts of the same length.")
 
     def change(own: Hooks) -> None:
         for site in sites:

@@ -207,6 +207,8 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
         "notes": notes_of(accumulator, results) + _padding_notes(padded),
         "model": re.sub(" [0-9a-f]{12}$", "", facts[0].model),
     }
+    is_own = words in ("zero", "the mean over the cache's prompts")
+    or_where = "" if is_own else ", or in the other prompts"
     listed: dict[str, Any] = {
         "items": [number for number, result in results.items() for _ in range(result.prompts)],
         "skipped": dict(sorted(accumulator.skipped.items())),
@@ -217,14 +219,14 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
         gone = values[..., EFFECTS.index("total")].isnan().all(0)
         unchanged: list[int] = (gone & ~padded).nonzero().flatten().tolist()
         if unchanged:
-            common["notes"].append(nothing_replaced(some_prompts(unchanged, count)))
+            common["notes"].append(nothing_replaced(some_prompts(unchanged, count), or_where))
         parts = {effect: values[..., at].reshape(*shape, count) for at, effect in enumerate(EFFECTS)}
         return ManyAblation(**parts, before=before, **common, **listed, _accumulator=accumulator, _effects=spread)
     assert accumulator.spread is not None
     spread = EffectSpread(accumulator.spread, shape, before.dtype)
     left = count - int(padded.sum()) - spread.most
     if left > 0:
-        common["notes"].append(nothing_replaced(f"{left} of {count} prompts"))
+        common["notes"].append(nothing_replaced(f"{left} of {count} prompts", or_where))
     means = {str(effect): spread.mean(effect)[..., None] for effect in EFFECTS}
     average = Ablation(**means, before=before.nanmean(0, keepdim=True), **common)
     return AblationSummary(average, count, before, **listed, _accumulator=accumulator, _spread=spread)

@@ -54,7 +54,7 @@ def next_tokens(context: RequestContext, request: ReadNextTokens) -> tuple[NextT
     if count == 0:
         raise ResidscopeError("position", "There is no next token here: the prompt has only one token.")
     is_single = targets.view.batch == 1
-    rank = (found.rank + 1).float().masked_fill(~found.real, float("nan"))
+    rank = found.rank.float().masked_fill(~found.real, float("nan"))
     names = targets.vocabulary.text
     runner_up = [names(id) if has else "" for id, has in zip(found.runner_up[0].tolist(), found.real[0].tolist(),
                  strict=True)] if is_single else []  # fmt: skip

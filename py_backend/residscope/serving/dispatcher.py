@@ -23,8 +23,8 @@ from residscope.wire.working import GiveUp
 KERNEL = uuid4().hex[:12]
 """Identifies this kernel process. It changes with every restart."""
 
-_AT_ONCE = 15_000
-"""The first list of a series compares about this many activations, which takes 7 ms."""
+_AT_ONCE = 12_000
+"""The first list of a series compares about this many activations, which takes 6 ms."""
 
 _CHANGED = "This cache was changed after this picture was made: read it again."
 
