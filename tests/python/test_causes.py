@@ -371,7 +371,7 @@ def test_a_prompt_in_which_the_positions_are_padding_has_no_effect_and_is_left_o
 
 
 def of_other_lengths(model, pad):
-    """Return two lists of prompts, both padded on the left to 7 tokens: of 6 and 5, and of 4 and 5. With their masks."""
+    """Return two lists of prompts (of 6 and 5, and of 4 and 5 tokens), padded on the left to 7, with their masks."""
     model.tokenizer.padding_side = "left"
     torch.manual_seed(0)
     made = []
@@ -422,7 +422,7 @@ def test_an_activation_of_padding_is_never_put_in():
         found[pad] = each, whole
         said = "In 1 of 2 prompts (0) the replacement at positions between 1 and 2 is an activation of padding."
         assert all(sum(said in note for note in one.notes) == 1 for one in found[pad])
-        with pytest.raises(residscope.ResidscopeError, match="is an activation of padding. Choose other"):
+        with pytest.raises(residscope.ResidscopeError, match=r"is an activation of padding\. Choose other"):
             residscope.without(cache, ["0.1"], replace=other, attention_mask=mask)
     for each, whole in found.values():
         assert each.effects[1].isnan().T.tolist() == [[True, True, True, *[False] * 4], [True, True, *[False] * 5]]
