@@ -431,6 +431,40 @@ def test_an_activation_of_padding_is_never_put_in():
     torch.testing.assert_close(found[0][0].effects, found[61][0].effects, equal_nan=True)
 
 
+@pytest.mark.parametrize("at", ["q", "k", "v", "pattern", "resid_pre"])
+def test_padding_of_the_other_prompts_matters_only_where_something_is_replaced(at):
+    model = tiny.boot("llama")
+    (_, tokens, mask), (_, other_tokens, other_mask) = of_other_lengths(model, 0)
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+        other = model.run_with_cache(other_tokens, attention_mask=other_mask)[1]
+    for places, gone in (([4], [False, False]), ([2], [True, False]), ("all", [True, False])):
+        found = residscope.patch(cache, other, (7, 8), at=at, positions=places, attention_mask=mask)
+        assert found.effects.flatten(0, -2).isnan().all(0).tolist() == gone
+        assert bool(found.measured.all())
+    right, right_other = (torch.stack([row.roll(int(m.sum())) for row, m in zip(t, ms, strict=True)]) for t, ms in
+                          ((tokens, mask), (other_tokens, other_mask)))  # fmt: skip
+    with torch.no_grad():
+        cache, other = (model.run_with_cache(t)[1] for t in (right, right_other))
+    mask = mask.flip(1)
+    read_before = residscope.patch(cache, other, (7, 8), at=at, position=3, attention_mask=mask)
+    assert not bool(read_before.effects.isnan().any())
+
+
+@pytest.mark.parametrize("masked", ["a hole", "tokens of two kinds", "a first token like padding"])
+def test_the_cached_tokens_themselves_change_nothing(masked):
+    model = tiny.boot("llama")
+    (_, tokens, mask), _ = of_other_lengths(model, 0)
+    if masked == "a hole":
+        mask[0, 4] = 0
+    else:
+        tokens[1, {"tokens of two kinds": 1, "a first token like padding": 2}[masked]] = 55 if "two" in masked else 0
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+    found = residscope.ablate(cache, (7, 8), ["1.1"], replace=tokens, attention_mask=mask)
+    assert found.total.abs().max() < 1e-6
+
+
 def test_nan_at_padding_enters_no_effect():
     model = tiny.boot("gpt2").double()
     tokens, mask = tiny.run(model)[0], torch.ones(3, 7, dtype=torch.long)

@@ -147,7 +147,7 @@ def ablate(
             if edges is not None:
                 return _measure(*_edge_sweep(measurement, patches, edges, norm), together=together, shown=progress)
             sites = {patch.layer: _site(measurement, of, patch.layer) for patch in patches}
-            by = replacement(measurement.replay, replace, list(sites.values()))
+            by = replacement(measurement.replay, replace, list(sites.values())).until(measurement.where)
             if path is None:
                 sweep = Sweep(measurement, of, by, where, DirectPaths(measurement, of, norm or "frozen"))
             else:

@@ -132,7 +132,7 @@ def effects(
 
         def found() -> Found:
             values = estimated(measurement, put, each=each)
-            means = only_where(changed_in(patches, put.where, put.by), values)[there].nanmean(-1)
+            means = only_where(changed_in(patches, put.chosen, put.by), values)[there].nanmean(-1)
             size = means.abs().nan_to_num(0.0)
             rows = [there[row] for row in size.topk(min(measure, len(size))).indices.tolist()]
             sweep = Sweep(measurement, put.kind, put.by, put.where)

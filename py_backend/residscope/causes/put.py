@@ -27,6 +27,7 @@ class Put:
     Attributes:
         kind: The kind of the sites that are changed.
         where: The positions that are changed.
+        chosen: The positions at which the user replaces something: for keys and values those of the sources.
         by: What takes the place of the activations.
         reading: Computes the change of heads' `z` if their query, key, value or pattern is replaced. None if an
             activation of a site is replaced.
@@ -35,6 +36,7 @@ class Put:
 
     kind: SiteKind
     where: Bool[Tensor, "batch pos"]
+    chosen: Bool[Tensor, "batch pos"]
     by: Replacement
     reading: Rereading | None = None
     ends: Ends | None = None
@@ -52,19 +54,20 @@ class Put:
                 'With `positions="each"`, effects of keys and values are not measured in runs: use `estimate`, or name '
                 "a position, such as `positions=[3]`.",
             )
-        changed = changed_in(patches, self.where, self.by).any(1).tolist()
+        changed = changed_in(patches, self.chosen, self.by).any(1).tolist()
         return [row for row, one in enumerate(patches) if changed[row] and (one.layer, one.head) not in refused]
 
 
 def put_in(measurement: Measurement, source: object, at: SiteKind | Part, where: Tensor, path: object = None) -> Put:
     """What is put into the run, given the arguments `source`, `at` and `path` of the user."""
-    along = None if path is None else ends(measurement.view, path)
+    along, last = None if path is None else ends(measurement.view, path), measurement.where
     if at in PARTS:
         if along is not None:
             raise ResidscopeError("path", f'A path begins at heads or sublayers, not at `at="{at}"`.')
         reading = Rereading(
-            measurement, at, where, lambda inputs: replacement(measurement.replay, source, inputs, "source")
+            measurement, at, where, lambda inputs: replacement(measurement.replay, source, inputs, "source").until(last)
         )
-        return Put("z", reading.where, reading.replacement(), reading)
+        return Put("z", reading.where, where, reading.replacement(), reading)
     sites = [site for (kind, _), site in measurement.replay.sites.items() if kind == at]
-    return Put(cast(SiteKind, at), where, replacement(measurement.replay, source, sites, "source"), ends=along)
+    by = replacement(measurement.replay, source, sites, "source").until(last)
+    return Put(cast(SiteKind, at), where, where, by, ends=along)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,15 @@ class Replacement:
     notes: list[str] = field(default_factory=list[str])
     padding: Bool[Tensor, "batch pos"] | None = None
 
+    def until(self, last: Int[Tensor, " batch"]) -> Replacement:
+        """Return the replacement for a target that is read at these positions: later positions do not change it."""
+        import torch
+
+        if self.padding is None:
+            return self
+        before = torch.arange(self.padding.shape[1], device="cpu") <= last.cpu()[:, None]
+        return replace(self, padding=self.padding & before)
+
 
 def replacement(replay: Replay, given: object, sites: Sequence[Source], name: str = "replace") -> Replacement:
     """Return the replacement that a user named.
@@ -66,6 +75,8 @@ def replacement(replay: Replay, given: object, sites: Sequence[Source], name: st
         own = getattr(given, "model", None)
         is_other = own is not None and own is not view.model
         other = CacheView(given, model=view.model)
+        mask = view.attention_mask  # a mask without zeros says that tokens which look like padding are real
+        other.padding_is_real = view.padding_is_real or (mask is not None and bool((mask != 0).all()))
         prompt = None if prompt is None else other.check_prompt(prompt)
         return of_other_cache(view, other, name, other_model=is_other, prompt=prompt)
     return _other_run(replay, given, sites, name)
@@ -175,7 +186,9 @@ def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument:
     tokens = checked_ids(tokens, embedding_size(view.model), argument, argument)
     is_for_all = len(tokens) < view.batch
     tokens = tokens.to(replay.tokens)
-    padding = None if replay.mask is None else _padded_alike(tokens, replay.tokens, replay.mask.to(tokens.device) == 0)
+    padding = None if replay.mask is None else _padding_of(tokens, replay.tokens, replay.mask.to(tokens.device) == 0)
+    if padding is not None and len(padding) > len(tokens):
+        tokens = tokens.expand(view.batch, -1)
     if has_user_hooks(view.model):  # the user's hooks may need as many prompts as the cache has
         tokens = tokens.expand(view.batch, -1)
         padding = None if padding is None else padding.expand(view.batch, -1)
@@ -189,9 +202,29 @@ def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument:
         for site in sites:
             own.after(site.module, _kept(site, values, len(tokens)))
         whole_run(view, tokens, mask, own, record=False, keep=False)
-    at_padding = None if padding is None else padding.cpu()
+    at_padding = None if padding is None else _outside(~padding).cpu()
     words = "the activation of a run on other tokens"
     return Replacement(words, lambda site: values[site.kind, site.layer], notes, at_padding)
+
+
+def _outside(real: Bool[Tensor, "other pos"]) -> Bool[Tensor, "other pos"]:
+    """Return which positions are before the first or after the last real token of each prompt."""
+    return (real.cumsum(1) == 0) | (real.flip(1).cumsum(1).flip(1) == 0)
+
+
+def _padding_of(
+    tokens: Int[Tensor, "other pos"], own: Int[Tensor, "batch pos"], padding: Bool[Tensor, "batch pos"]
+) -> Bool[Tensor, "some pos"] | None:
+    """Return which tokens of other prompts are padding, given which tokens of the cache's prompts are.
+
+    Tokens that are the same as in the cache where those are padding are padding, too. None if nothing shows what is.
+    """
+    import torch
+
+    alike = _padded_alike(tokens, own, padding)
+    if not torch.equal(tokens.expand(len(own), -1)[padding], own[padding]):
+        return alike
+    return padding if alike is None else padding | alike
 
 
 def _padded_alike(

@@ -120,7 +120,7 @@ def steps(
     into.before, into.gap = measurement.before, measurement.replay.gap
     if not measurement.slopes:
         yield
-    replacement = by(measurement.replay)
+    replacement = by(measurement.replay).until(measurement.where)
     into.replaced_by = replacement.words
     last = int(measurement.where.max())  # later positions have no effect on the target
     every = cells(measurement, kind, each=of == "stream")
@@ -136,10 +136,11 @@ def steps(
         direct_effects = only_where(changed, sweep.directs(patches))
         into.shape = (view.n_layers, view.n_heads if of == "heads" else view.n_pos)
         into.patches, into.direct, into.total = patches, direct_effects, sweep.unmeasured(len(patches))[0]
+        into.known.update((~changed.any(1)).nonzero().flatten().tolist())  # these have no effect to measure
         if not measurement.slopes:
             yield
     if not into.is_estimated:
-        guess = _estimates(measurement, Put(kind, where, replacement), every, patches, into)
+        guess = _estimates(measurement, Put(kind, where, where, replacement), every, patches, into)
         into.estimate = None if guess is None else only_where(changed, guess)
         into.is_estimated = True
         measurement.slopes.clear()

@@ -207,8 +207,7 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
         "notes": notes_of(accumulator, results) + _padding_notes(padded),
         "model": re.sub(" [0-9a-f]{12}$", "", facts[0].model),
     }
-    is_own = words in ("zero", "the mean over the cache's prompts")
-    or_where = "" if is_own else ", or in the other prompts"
+    or_where = ", or in the other prompts" if re.search(r"\bother\b|of prompt", words) else ""
     listed: dict[str, Any] = {
         "items": [number for number, result in results.items() for _ in range(result.prompts)],
         "skipped": dict(sorted(accumulator.skipped.items())),
