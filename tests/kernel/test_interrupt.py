@@ -157,7 +157,7 @@ def test_vs_codes_cell_ends_at_the_interrupt_and_all_its_requests_are_answered(s
     run(client, expression(token))
     run(client, "import residscope.serving.dispatcher as dispatcher\nusual_rows = dispatcher._rows")
     code = expression(token, [{"id": "a", "ask": {"kind": "caches"}}, {"id": "b", "ask": {"kind": "caches"}}])
-    run(client, "dispatcher._rows = lambda found: time.sleep(20)")
+    run(client, "dispatcher._rows = lambda *given: time.sleep(20)")
     id = client.execute(code, store_history=False, stop_on_error=False)
     interrupted(manager, 0.5)
     answers: dict[str, str] = {}
