@@ -23,3 +23,11 @@ def copied(error: ResidscopeError) -> ResidscopeError:
     The frames of a traceback hold tensors. If a frame also holds the error, only the garbage collector frees both.
     """
     return ResidscopeError(error.code, str(error), error.names)
+
+
+def without_frames(error: ResidscopeError) -> None:
+    """Remove the traceback of an error in whose place a `@contextmanager` raises another one.
+
+    From Python 3.12 on, the frame of `contextlib` keeps such an error, and the error's traceback keeps this frame.
+    """
+    error.__traceback__ = None

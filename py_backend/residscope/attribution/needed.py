@@ -12,7 +12,7 @@ from residscope.cache.points import Point, attention_point
 from residscope.cache.structure import Structure
 from residscope.cache.view import CacheView
 from residscope.cache.view_refusals import not_cached
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, without_frames
 from residscope.terms import AttentionScore, By, StreamDirection, Target
 
 
@@ -33,6 +33,7 @@ def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None,
         if not error.names or not is_inner(target):
             raise
         names = [name for name in _needed(view, target, by) if not view.has(name)]
+        without_frames(error)
         raise not_cached(*dict.fromkeys([*names, *error.names])) from None
 
 

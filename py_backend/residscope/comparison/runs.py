@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from residscope.attribution.targets import Targets
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, without_frames
 from residscope.session.change_notes import seen, steadily
 from residscope.terms import CacheLike, MaskLike, ModelLike, Target
 
@@ -166,4 +166,5 @@ def told_of(which: Literal["first", "second"]) -> Generator[None, None, None]:
     try:
         yield
     except ResidscopeError as error:
+        without_frames(error)
         raise ResidscopeError(error.code, f"In the {which} run: {error}", error.names) from None
