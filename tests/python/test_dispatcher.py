@@ -200,6 +200,8 @@ def test_a_list_compares_a_part_of_very_many_activations_and_further_lists_the_r
         [*range(9)],
     ]
     assert [reply["unread"] for reply in found] == [8, 7, 5, 1, 0]
+    late, _ = ask("caches", since=10**9)  # from before a restart of the kernel: it begins a series
+    assert 0 < late["since"] < 10**9
     # A request about a cache compares it, and a list without `since` compares all.
     variables["runs"][8]["embed"].add_(1)
     assert ask("describe", found[-1]["caches"][8]["ref"])[0]["code"] == "changed"

@@ -26,8 +26,8 @@ def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(Non
     for name in view.activations:
         if name.startswith("rotary_emb.") or name.rpartition(".")[2] in _BETWEEN:
             continue
-        whole = view.root
-        if view.has_batch_dim and view.activations[name].shape[:1] == (whole.batch * whole.n_pos,) != (whole.batch,):
+        rows = view.activations[name].shape[:1]
+        if view.has_batch_dim and view.n_pos > 1 and rows == (view.root.batch * view.n_pos,):
             continue  # TransformerLens caches some activations of OPT as [batch × pos, …]
         tensor = view.get(name)
         if tensor.ndim < 2 or tuple(tensor.shape[:2]) != (view.batch, view.n_pos):

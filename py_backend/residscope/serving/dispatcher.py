@@ -119,11 +119,12 @@ def _due(caches: list[Any], since: int | None) -> _Due:
     """
     if since is None:
         return _Due(set(map(id, caches)), 0, 0)
-    begin = since or next_comparison()
+    now = next_comparison()
+    begin = since if 0 < since < now else now  # a kernel that was restarted may get a later number: a new series
     all_of_them = [(tracked(cache), id(cache)) for cache in caches]
     old = [pair for pair in all_of_them if pair[0].compared < begin]
     left = _AT_ONCE
-    if since:
+    if begin != now:
         left = max(left, sum(one.activations for one, _ in all_of_them if one.compared >= begin))
     else:
         old.sort(key=lambda pair: "service" not in pair[0].kept)
