@@ -62,7 +62,8 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
 
   const free = freeHeight(root, signal);
   const row = rowHeight(store, free, () => heads.querySelector<HTMLElement>(".rs-axes"), [header, sight], signal);
-  watch(signal, () => root.style.setProperty("--free", `${free.height.value}px`));
+  // Set only where it is used: at the root, each change would compute the styles of the whole panel again.
+  watch(signal, () => lower.style.setProperty("--free", `${free.height.value}px`));
 
   const room = new AttentionRoom(store, client);
   mountHeader(header, store, client, signal);

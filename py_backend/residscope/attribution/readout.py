@@ -152,7 +152,7 @@ class Readout:
     def by(self, functional: Functional) -> Readout:
         """Return a readout that reads this run's rows by another functional, such as that of another run."""
         other = copy(self)
-        for of_this_functional in ("products", "repeats"):
+        for of_this_functional in ("products", "repeats", "_each_once"):
             other.__dict__.pop(of_this_functional, None)
         other.functional = functional
         return other
@@ -216,6 +216,21 @@ class Readout:
         None if grouping these prompts would save nothing (see `projection.repeats`).
         """
         return repeats(self.functional.vector)
+
+    def each_once(self, vector: Float[Tensor, "batch d_model"]) -> Float[Tensor, "some d_model"]:
+        """Return each different direction once: `distinct`, or the first of those in `repeats`.
+
+        Args:
+            vector: The directions at the target's point, or at a sublayer's output. Often these are the same tensor.
+        """
+        if self.repeats is None:
+            return distinct(vector)
+        return self._each_once if vector is self.functional.vector else vector.index_select(0, self.repeats.first)
+
+    @cached_property
+    def _each_once(self) -> Float[Tensor, "some d_model"]:
+        assert self.repeats is not None
+        return self.functional.vector.index_select(0, self.repeats.first)
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """Return the functional of a sublayer's output, before the output path."""

@@ -82,7 +82,7 @@ _MANY = 256
 def _projected(readout: Readout, layer: int, weight: Tensor, vector: Tensor) -> Tensor:
     """`project`, memoised, because the projection of a layer's weight is the same at every position."""
     if readout.repeats is not None:
-        return readout.repeats.expand(project(weight, vector.index_select(0, readout.repeats.first)))
+        return readout.repeats.expand(project(weight, readout.each_once(vector)))
     if vector.device.type != "cpu" or len(distinct(vector)) > _MANY:  # the key would take as long as the product
         return project(weight, vector)
     return once_for(readout.view, ("layer", layer), vector, lambda: project(weight, vector))
@@ -114,7 +114,7 @@ def neuron_directions(
     if readout.repeats is None:
         direction = project(W_out, functional.vector)
     else:
-        direction = readout.repeats.expand(project(W_out, functional.vector.index_select(0, readout.repeats.first)))
+        direction = readout.repeats.expand(project(W_out, readout.each_once(functional.vector)))
     return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
 
@@ -128,7 +128,8 @@ def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["a
     """The contribution of a sublayer's bias and of the bias of its output norm (the functional's constant)."""
     bias, norm_bias = bias_of(readout, layer, part)
     if bias is not None:
-        vectors, bias = distinct(functional.vector), bias.to(functional.vector)
+        vectors, bias = readout.each_once(functional.vector), bias.to(functional.vector)
         added = (vectors * bias).sum(-1) if len(vectors) <= _MANY else vectors @ bias
+        added = added if readout.repeats is None else readout.repeats.expand(added)
         return functional.constant + added[:, None] / functional.divisor
     return None if norm_bias is None else functional.constant

@@ -372,10 +372,11 @@ def _weights(target: Target) -> tuple[Tensor, Tensor]:
         for c in target.contrasts
     ]
     width = max(len(row) for row in rows)
-    padded = [row + [(row[0][0], 0.0)] * (width - len(row)) for row in rows]
-    ids = torch.tensor([[id for id, _ in row] for row in padded], device="cpu")
-    alpha = [[alpha for _, alpha in row] for row in padded]
-    return ids, torch.tensor(alpha, dtype=torch.float64, device="cpu").float()
+    # Flat lists: torch takes three times as long for a list of lists.
+    padded = [token for row in rows for token in (*row, *[(row[0][0], 0.0)] * (width - len(row)))]
+    ids = torch.tensor([id for id, _ in padded], device="cpu").view(-1, width)
+    alpha = torch.tensor([alpha for _, alpha in padded], dtype=torch.float64, device="cpu").view(-1, width)
+    return ids, alpha.float()
 
 
 def explain(text: str, model: object) -> str:

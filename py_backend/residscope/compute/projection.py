@@ -108,7 +108,7 @@ def project(
 
     weight, columns = weight.to(direction.device), distinct(direction).T
     size = max(1, _BLOCK // max(weight.shape))
-    if weight.dtype == direction.dtype and weight.stride(-1) != 1:  # faster if the weight comes second
+    if weight.dtype == direction.dtype and (weight.stride(-1) != 1 or columns.shape[1] >= _MANY_COLUMNS):
         products = columns.T @ weight.T
     elif weight.dtype == direction.dtype and columns.shape[1] > 1:
         products = (weight @ columns).T
@@ -121,6 +121,13 @@ def project(
         for direction_block, weight_block in zip(columns.split(size), weight.T.split(size), strict=True):
             products.addmm_(direction_block.T, weight_block.to(direction.dtype))
     return products.expand(direction.shape[0], -1)
+
+
+_MANY_COLUMNS = 128
+"""For this many directions, a product in which the weight comes second is as fast, and the result is contiguous.
+
+If the weight is a view of a matrix [d_model, unit], that is always faster.
+"""
 
 
 def distinct(direction: Float[Tensor, "batch d"]) -> Float[Tensor, "some d"]:
@@ -143,9 +150,9 @@ class Repeats(NamedTuple):
     first: Int[Tensor, " some"]
     place: Int[Tensor, " batch"]
 
-    def expand(self, values: Float[Tensor, "some unit"]) -> Float[Tensor, "batch unit"]:
+    def expand(self, values: Float[Tensor, "some *unit"]) -> Float[Tensor, "batch *unit"]:
         """Return the values of all prompts, given the values of the prompts in `first`."""
-        return values.index_select(0, self.place)
+        return values.contiguous().index_select(0, self.place)
 
 
 def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
