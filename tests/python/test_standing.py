@@ -57,7 +57,7 @@ def panel_of(notebook, **options):
 
 def test_the_panel_says_that_its_variable_holds_another_cache(notebook):
     panel = panel_of(notebook)
-    assert panel.standing == {"rebound": False, "against": None}
+    assert panel.standing == {"rebound": False, "against": None, "changes": 0}
     notebook.run(x=1)
     assert panel.standing["rebound"] is False
     notebook.run(corrupted=notebook.made(2))
@@ -94,6 +94,30 @@ def test_the_panel_tells_which_cache_it_is_compared_with(notebook):
     assert panel.standing["against"] == ["clean", ""]
     panel.against = 1
     assert panel.standing["against"] is None
+
+
+def test_a_cell_that_changes_weights_or_cache_is_counted_so_that_views_ask_again(notebook):
+    panel = panel_of(notebook)
+    cache = notebook.names["corrupted"]
+
+    def changes_after(change) -> int:
+        change()
+        notebook.run()
+        return panel.standing["changes"]
+
+    assert changes_after(lambda: None) == 0
+    weight = next(cache.model.parameters())
+    try:
+        assert changes_after(lambda: weight.data.mul_(2)) == 1  # PyTorch does not count a change of `.data`
+    finally:
+        weight.data.div_(2)
+    assert changes_after(lambda: None) == 2
+    panel.update_standing()
+    assert changes_after(lambda: None) == 2
+    name = next(name for name in cache if name.endswith("hook_z"))
+    assert changes_after(lambda: cache[name].mul_(2)) == 3
+    panel.cache = notebook.made(2)  # another cache is shown, which sends all requests again anyway
+    assert changes_after(lambda: None) == 3
 
 
 def test_one_function_is_registered_and_a_closed_panel_is_not_asked(notebook):

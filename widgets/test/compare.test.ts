@@ -723,6 +723,20 @@ describe("a cell that makes the caches again", () => {
     expect(text(root.querySelector(".rs-badge"))).not.toContain("earlier");
   });
 
+  it("everything is requested again after a cell that changed the cache or the weights", async () => {
+    const standing = { rebound: false, against: null, changes: 0 };
+    const { model, settled } = await open({ standing });
+    await settled();
+    const heads = (): number => model.asked.filter(({ ask }) => ask.kind === "attribute" && ask.by === "head").length;
+    const before = heads();
+    expect(before).toBeGreaterThan(0);
+    model.set("standing", { ...standing });
+    expect(heads()).toBe(before);
+    model.set("standing", { ...standing, changes: 1 });
+    await settled();
+    expect(heads()).toBe(2 * before);
+  });
+
   it("everything of the comparison is read from the new cache at once, and the names of the runs tell", async () => {
     const standing = { rebound: false, against: ["clean", "c1 0"] as [string, string] };
     const { root, model, settled } = await open({ ...RUNS, standing }, recordedAgainst);

@@ -118,7 +118,7 @@ describe("lens and layers", () => {
     await settled();
     const ticks = all(root, `${chart} .rs-ticks > span`).map((tick) => [
       number(text(tick)),
-      number(tick.getAttribute("style")?.replace("left:", "")),
+      number(tick.getAttribute("style")?.replace("--at:", "")),
     ]);
     expect(ticks.length).toBe(2);
     expect(ticks.find(([value]) => value === 0)?.[1]).toBeCloseTo(

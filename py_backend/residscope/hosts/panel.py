@@ -116,6 +116,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         self._shown_in: object = None
         self._described: object = None
         self._variable = _variable_of(service)
+        self._state, self._changes = service.state(compare=False), 0
         # Without this, the view could not know whether `position` is the last one, and would request all data twice.
         self.update_facts()
         super().__init__(cache_name=service.name, target=answers, **state)
@@ -173,7 +174,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
                 error.code, f"The panel cannot show this cache with what is selected, so nothing changed. {error}"
             ) from error
         former, self._service = self._service, service
-        self._variable = _variable_of(service)
+        self._variable, self._state = _variable_of(service), service.state(compare=False)
         self._views.replace(service)
         former.release()
         with self.hold_sync(), self._following():
@@ -215,16 +216,23 @@ class Panel(TargetTrail, anywidget.AnyWidget):
     def _on_against(self, _change: object) -> None:
         self.update_standing()
 
-    def update_standing(self) -> None:
+    def update_standing(self, *, after_cell: bool = False) -> None:
         """Find out again what the names of the cache and of the compared cache stand for.
 
         Called after each cell and each request, so that the view does not show values of different caches for long.
+
+        Args:
+            after_cell: Whether a cell has just ended. The cache and the weights are then compared with their last known
+                state.
         """
         if not self._is_made or not self._service.hold.is_kept_alive:  # no view shows the panel
             return
         with suppress(ResidscopeError):
             against = None if self.against is None else self.against.get("cache")
-            self.set_trait("standing", dict(standing(self._service.hold.get().cache, self._variable, against)))
+            cache = self._service.hold.get().cache
+            if after_cell and (state := self._service.state(compare=True)) != self._state:
+                self._state, self._changes = state, self._changes + 1
+            self.set_trait("standing", dict(standing(cache, self._variable, against, self._changes)))
 
     def set_state(self, sync_data: object) -> None:
         """Apply what a view sends. The view has already set everything that belongs together."""

@@ -21,30 +21,35 @@ class Standing(TypedDict):
         rebound: Whether the variable of the panel's cache now holds another cache.
         against: The name of the compared cache, and a text that differs for each cache and each of its states. The text
             is empty if there is no such cache. None if no other cache is compared.
+        changes: How many cells have changed the panel's cache, or the weights, since it was shown. If this grows, a
+            view sends its requests again. Changes while a cell runs are not counted, because a training loop never stops.
     """
 
     rebound: bool
     against: list[str] | None
+    changes: int
 
 
 class Follower(Protocol):
     """A panel that is told after each cell."""
 
-    def update_standing(self) -> None:
+    def update_standing(self, *, after_cell: bool = False) -> None:
         """Find out again what the names stand for."""
         ...
 
 
-def standing(cache: object, name: str | None, against: str | None) -> Standing:
+def standing(cache: object, name: str | None, against: str | None, changes: int) -> Standing:
     """Return what the names stand for.
 
     Args:
         cache: The cache of the panel.
         name: The variable that it had when it was shown. None if it had none.
         against: The name of the cache that it is compared with. None if no other cache is compared.
+        changes: How many cells have changed the cache or the weights.
     """
     rebound = name is not None and not leads_to(name, cache) and named(name) is not None
-    return {"rebound": rebound, "against": None if against is None else [against, _state_of(named(against))]}
+    other = None if against is None else [against, _state_of(named(against))]
+    return {"rebound": rebound, "against": other, "changes": changes}
 
 
 def _state_of(cache: Any) -> str:
@@ -73,4 +78,4 @@ def stop_following(follower: Follower) -> None:
 def _after_cell(*_: object) -> None:
     for follower in list(_followers):
         with suppress(Exception):  # IPython would print the error into the user's cell
-            follower.update_standing()
+            follower.update_standing(after_cell=True)

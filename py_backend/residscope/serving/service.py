@@ -89,6 +89,14 @@ class Service(Handlers):
         except NoKeyError:
             return None
 
+    def state(self, *, compare: bool) -> object:
+        """Return a value that differs after a change of the cache, the weights or the model's settings.
+
+        Args:
+            compare: Whether to compare them with their last known state. If not, the value is of the last comparison.
+        """
+        return (self._look() if compare else self._tracked).current_state
+
     def stop_keeping_alive(self) -> None:
         """Stop keeping the cache alive. Runs that are not finished release its tensors."""
         self.hold.stop_keeping_alive()

@@ -23,7 +23,7 @@ export interface Traits extends SharedTraits {
   facts?: Partial<CacheFacts>;
   opening?: Opening;
   /** What the names of the cache and of the compared cache stand for now (py_backend/residscope/hosts/standing.py). */
-  standing?: { rebound?: boolean; against?: [name: string, state: string] | null };
+  standing?: { rebound?: boolean; against?: [name: string, state: string] | null; changes?: number };
 }
 
 type Model = AnyModel<Traits>;
@@ -160,9 +160,13 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   listen(model, "change:opening", putOpening, life);
   const transport = new Recorder(prefetched, store, life);
   connect(model, store, life);
+  let changes = model.get("standing")?.changes ?? 0;
   const stand = (): void => {
-    const { rebound, against } = model.get("standing") ?? {};
+    const { rebound, against, changes: now = 0 } = model.get("standing") ?? {};
     batch(() => {
+      // A cell changed the cache or the weights: only new replies say so in the badge.
+      if (now !== changes) store.described.value += 1;
+      changes = now;
       store.isEarlier.value = rebound === true;
       store.runs.see(against?.[0] ?? null, against?.[1] ?? "");
     });

@@ -158,10 +158,16 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
     render(
       html`${shown.map(
-        (tick) => html`<span class=${tick === 0 ? nothing : tick < 0 ? "rs-tick-left" : "rs-tick-right"}
-          style="left:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`,
+        (tick) => html`<span class=${tickClass(tick, scale.value(tick))}
+          style="--at:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`,
       )}`,
       ticks,
     );
   });
+}
+
+/** The side of zero of a tick, and whether it is so near the end of the axis that it might touch the next chart. */
+function tickClass(tick: number, at: number): string | typeof nothing {
+  if (tick === 0) return nothing;
+  return `${tick < 0 ? "rs-tick-left" : "rs-tick-right"}${(tick < 0 ? at < 20 : at > 80) ? " rs-tick-edge" : ""}`;
 }

@@ -1,7 +1,7 @@
 // The first line of a card: the head, its contribution, buttons ("pin", "why?", "take out", "enlarge"), and remarks on
 // the picture.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
-import { html, nothing, render } from "lit-html";
+import { html, nothing, render, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import { legibleSentence } from "../../base/legible";
 import { watch } from "../../base/lifetime";
@@ -45,7 +45,8 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
           value === null
             ? nothing
             : html`<span
-            class="rs-number ${side(signed(value, store.largest.value))}">${signed(value, store.largest.value)}</span>`
+            class="rs-number ${side(signed(value, store.largest.value))}">${signed(value, store.largest.value)}</span>
+            ${whose(store)}`
         }
         <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name}"
             @click=${() => store.togglePin(name)}>${pinned ? "unpin" : "pin"}</button>
@@ -79,6 +80,12 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
       title,
     );
   });
+}
+
+/** What the number in the title is, if the head map shows another one: "direct" or "in A". */
+function whose({ effectShown, runs }: Store): TemplateResult | typeof nothing {
+  const words = effectShown.value !== "direct" ? "direct" : runs.of("heads") !== null ? "in A" : "";
+  return words === "" ? nothing : html`<span class="rs-whose-number">${words}</span>`;
 }
 
 /** Mounts a chip with the notes on the picture. Its place is beside the picture, because a title has no room for it. */

@@ -95,8 +95,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
             versus === null
               ? html`<button type="button" class="rs-quiet" data-side="distractor"
                 aria-label="minus runner-up" title="At each position, subtract the logit of the most likely other token"
-                @click=${() => begin(store, nextToken("runner-up"))}>minus <span
-                  class="rs-runner-up">runner-up</span><span class="rs-less" aria-hidden="true">…</span></button>`
+                @click=${() => begin(store, nextToken("runner-up"))}>minus …</button>`
               : html`<span>minus</span> <span class="rs-chip rs-fixed"
                   title="At each position, the most likely other token">runner-up</span>
                 <button type="button" class="rs-quiet rs-remove" aria-label="Remove the runner-up"

@@ -48,6 +48,7 @@ export function headClauses(
           `${name} adds `,
           { stress: signed(value, store.largest.value) },
           spread ? ` ${plusMinus(spread.std, store.largest.value)}` : "",
+          store.effectShown.value === "direct" ? "" : " directly",
           ...inSecond(store, picture, head),
         ];
   const read = reading?.head === name ? readClauses(store, reading) : [];
@@ -78,8 +79,11 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
     most === null || most === read[0]
       ? read
       : [...read.slice(0, 1), most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
+  const run = store.runs.of("heads") === null ? "" : "in\u00a0A, ";
   const from =
-    destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
+    destination === null || destination === store.lastPosition.value
+      ? run
+      : `${run}at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
     const added = contribution(store, reading, k);
