@@ -22,7 +22,7 @@ class Standing(TypedDict):
         against: The name of the compared cache, and a text that differs for each cache and each of its states. The text
             is empty if there is no such cache. None if no other cache is compared.
         changes: How many cells have changed the panel's cache, or the weights, since it was shown. If this grows, a
-            view sends its requests again. Changes while a cell runs are not counted, because a training loop never stops.
+            view sends its requests again. Nothing is counted while a cell runs: a training loop would never stop.
     """
 
     rebound: bool

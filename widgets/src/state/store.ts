@@ -98,6 +98,8 @@ export class Store extends SelectionSignals {
   readonly isSaved = signal(false);
   /** How often a key press moved to another head. Each time, strip, sentence and map are scrolled into view. */
   readonly headMoves = signal(0);
+  /** The tab that was open before the trail's first "why"; null if "why" itself was, or there is no trail. */
+  tabBeforeWhy: Tab | null = null;
   /** How often a target was added to the trail. Each time, the tab "why" is scrolled into view. */
   readonly trailAdditions = signal(0);
   /** How many failures said that the current cache has changed or is gone. */

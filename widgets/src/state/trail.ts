@@ -9,6 +9,7 @@ import type { Store } from "./store";
 import {
   destinationOf,
   innerTarget,
+  isInside,
   isNext,
   isSet,
   NOTHING,
@@ -31,6 +32,7 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   if (next.length > MOST) next.splice(1, 1); // the first step stays: the others are about its logits
   batch(() => {
     put(store, next, next.length - 1);
+    if (store.tab.peek() !== "why") store.tabBeforeWhy = store.tab.peek();
     store.tab.value = "why";
     store.folded.value = store.folded.peek().filter((section) => section !== "views");
     store.trailAdditions.value += 1;
@@ -48,10 +50,18 @@ export function instead(store: Store, target: Target): void {
   );
 }
 
-/** Shows a step of the trail again. */
+/** Shows a step of the trail again. Back at the logits, the tab that was open before the first "why" is open again. */
 export function go(store: Store, at: number): void {
   const { steps, at: now } = peek(store);
-  if (at !== now && at >= 0 && at < steps.length) put(store, steps, at);
+  const step = steps[at];
+  if (!step || at === now) return;
+  batch(() => {
+    put(store, steps, at);
+    const before = store.tabBeforeWhy;
+    if (isInside(step.target) || before === null || store.tab.peek() !== "why") return;
+    store.tab.value = before;
+    store.tabBeforeWhy = null;
+  });
 }
 
 /** Begins a new trail with these logits. */
