@@ -165,12 +165,16 @@ def test_a_run_without_heads_is_compared_with_the_cache(opened: tuple[Lab, Locat
     expect(badge).to_contain_text("an unchanged run gives", timeout=MEASURES)
     settled(panel)
     lab.becomes("panel.against['without']", ["L23H3"])
+    own = re.search(r"\(([+−][\d.]+) → ([+−][\d.]+)\)", badge.inner_text())
+    assert own
     panel.locator("[data-run=second]").click()
     settled(panel)
     measured = re.search(r"rows(?: and constant)? sum to ([+−][\d.]+)", badge.inner_text())
     assert measured
     wanted = lab.python("difference(without((23, 3)))")
     assert float(measured[1].replace("−", "-")) == pytest.approx(wanted, abs=2e-3)
+    cached = lab.python("difference(without())")
+    assert [float(one.replace("−", "-")) for one in own.groups()] == pytest.approx([cached, wanted], abs=2e-3)
 
     # The key `t` leaves out a second head. Then the first head is restored. Restoring the second ends the comparison.
     panel.locator('[role=gridcell][data-head="L29H1"]').click()

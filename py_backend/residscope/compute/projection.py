@@ -150,7 +150,7 @@ class Repeats(NamedTuple):
     first: Int[Tensor, " some"]
     place: Int[Tensor, " batch"]
 
-    def expand(self, values: Float[Tensor, "some *unit"]) -> Float[Tensor, "batch *unit"]:
+    def expand(self, values: Float[Tensor, " some *unit"]) -> Float[Tensor, " batch *unit"]:
         """Return the values of all prompts, given the values of the prompts in `first`."""
         return values.contiguous().index_select(0, self.place)
 

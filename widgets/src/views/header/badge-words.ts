@@ -1,7 +1,7 @@
 // The badge in words: what the rows add up to, where the model's own value was read, and what the verdict means.
 import { amount, signed } from "../../base/format";
 import { shown } from "../../base/legible";
-import { type Run, several } from "../../state/comparison";
+import { type Comparison, type Run, several } from "../../state/comparison";
 import type { Attribution } from "../../state/store";
 import type { Target } from "../../wire/protocol.gen";
 import { rowSum, type Verdict, verdict } from "./ledger";
@@ -111,6 +111,15 @@ export function explanation(data: Attribution, { whose, quantity }: Whose, dtype
     `${sum} ${signed(rowSum(data), largest, 1)}; ${whose} own ${quantity}, read from ${measured_from}, is ` +
     `${signed(measured, largest, 1)}. ${judged} ${left} ${why}`
   );
+}
+
+/** The model's own values in both runs: " (+4.616 → +2.430)"; "" if one of them is not known. */
+export function fromToWords(runs: Comparison | null): string {
+  const values = runs ? [runs.first, runs.second].map((run) => verdict(run).measured) : [null];
+  const [from = null, to = null] = values;
+  if (from === null || to === null) return "";
+  const largest = Math.max(Math.abs(from), Math.abs(to));
+  return ` (${signed(from, largest, 1)} → ${signed(to, largest, 1)})`;
 }
 
 const begun = (words: string): string => words.charAt(0).toUpperCase() + words.slice(1);

@@ -10,7 +10,7 @@ import { warningWords } from "../../state/warnings";
 import { prose } from "../../ui/prose";
 import { eachWords } from "./badge-each";
 import { insideSum, scoreMeaning } from "./badge-inside";
-import { brief, constantWords, explanation, lackingIn, missingWords, whoseOf } from "./badge-words";
+import { brief, constantWords, explanation, fromToWords, lackingIn, missingWords, whoseOf } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
 
 export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -63,6 +63,10 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     /** The values are right, but the variable of this name now holds another cache. */
     const isEarlier = notice?.isLive && store.isEarlier.value && run !== "second";
     const earlier = isEarlier ? ` · ${single ? "of" : "A is"} the earlier ${shown(store.cacheName.value)}` : "";
+    // A second run without some heads is a run of the model. `replayed` says how an unchanged run compares with the
+    // cache.
+    const isWithout = !single && (store.against.value?.without ?? []).length > 0;
+    const fromTo = isWithout && run === "difference" ? fromToWords(store.runs.heads.value) : "";
     const text =
       kind === "incomplete"
         ? "rows not complete: " +
@@ -81,7 +85,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                 : kind === "unmeasured" && inside !== null
                   ? `${rows} sum to ${inside.replace(", as cached", "")} · the cache does not have it to compare with`
                   : kind === "agrees" && own
-                    ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · ${whose} own ${quantity}`
+                    ? `✓ ${rows} sum to ${signed(sum, largest, 1)}${fromTo} · ${whose} own ${quantity}`
                     : kind === "agrees"
                       ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
                       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance
@@ -92,9 +96,6 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                             `${signed(measured, largest)}`
                           : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
     const each = eachWords(store);
-    // A second run without some heads is a run of the model. `replayed` says how an unchanged run compares with the
-    // cache.
-    const isWithout = !single && (store.against.value?.without ?? []).length > 0;
     const replayed = isWithout ? legibleSentence(store.runs.whatIf.replayed.value) : "";
     const summary = brief(
       kind,
