@@ -154,6 +154,15 @@ def test_every_view_finds_its_replies_on_a_saved_page(offline: Open) -> None:
     expect(panel.get_by_role("option").filter(has_text="%").first).to_be_visible()
 
 
+def test_a_saved_answer_to_why_lacks_nothing(offline: Open, run: demo.Ioi) -> None:
+    panel = residscope.inspect(run.cache, run.answers, prompt=0, heads=["L23H3"], show=False)
+    panel.target = residscope.targets.attention("L23H3", destination=14, source=10, versus=0)
+    panel.tab = "why"
+    page = offline(panel)
+    expect(view(page)).to_contain_text("What it moves")
+    expect(line(page)).to_have_attribute("class", "rs-saved")
+
+
 def test_hostile_tokens_do_nothing_on_a_saved_page(offline: Open) -> None:
     _, cache = hostile.cache()
     page = offline(residscope.inspect(cache, heads=["1.1"], name='</title><script>"', show=False))

@@ -67,7 +67,10 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     }));
   const query = sum("query", () => (sides.value ? sideOf(shown, "query") : null));
   const key = sum("key", () => (sides.value ? sideOf(shown, "key") : null));
-  const moves = (): ReturnType<typeof moved> => moved(shown, store.lastPosition.value, store.parallel.value);
+  // Before the tokens are known, the last position is not known either, and the request would be another one.
+  const isEarly = computed(() => store.tokens.value.length === 0 && !store.problems.value.has("tokens"));
+  const moves = (): ReturnType<typeof moved> =>
+    isEarly.value ? null : moved(shown, store.lastPosition.value, store.parallel.value);
   const movedSum = sum("moved", () => (sides.value ? moves() : null));
   const whole = sum("whole", () => (inSight.value && score.value === null ? contributions(shown, "head") : null));
   const through = computed(() => (inSight.value ? (store.target.value.through?.at(-1) ?? null) : null));
