@@ -50,6 +50,24 @@ describe("the trail", () => {
     expect(store.stepAt.value).toBe(2);
   });
 
+  it.each(["attention", "positions", "why"] as const)(
+    "opens at the logits the tab from before the first question: %s",
+    (tab) => {
+      const store = made();
+      store.tab.value = tab;
+      askWhy(store, READS);
+      askNeuron(store, { layer: 1, index: 7 });
+      go(store, 1);
+      expect(store.tab.value).toBe("why");
+      go(store, 0);
+      expect(store.tab.value).toBe(tab);
+      go(store, 2);
+      store.tab.value = "prompts"; // chosen by the user, so it stays
+      go(store, 0);
+      expect(store.tab.value).toBe("prompts");
+    },
+  );
+
   it("compares what a head reads with the other ordinary token that it reads most", () => {
     const store = made();
     store.tokens.value = store.tokens.value.map((token, at) => ({ ...token, special: at === 0 }));

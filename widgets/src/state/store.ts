@@ -98,7 +98,7 @@ export class Store extends SelectionSignals {
   readonly isSaved = signal(false);
   /** How often a key press moved to another head. Each time, strip, sentence and map are scrolled into view. */
   readonly headMoves = signal(0);
-  /** The tab that was open before the trail's first "why"; null if "why" itself was, or there is no trail. */
+  /** The tab that was open before the first question of the trail; null if none was asked in this view. */
   tabBeforeWhy: Tab | null = null;
   /** How often a target was added to the trail. Each time, the tab "why" is scrolled into view. */
   readonly trailAdditions = signal(0);

@@ -32,7 +32,7 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   if (next.length > MOST) next.splice(1, 1); // the first step stays: the others are about its logits
   batch(() => {
     put(store, next, next.length - 1);
-    if (store.tab.peek() !== "why") store.tabBeforeWhy = store.tab.peek();
+    if (at === 0) store.tabBeforeWhy = store.tab.peek();
     store.tab.value = "why";
     store.folded.value = store.folded.peek().filter((section) => section !== "views");
     store.trailAdditions.value += 1;
@@ -50,7 +50,7 @@ export function instead(store: Store, target: Target): void {
   );
 }
 
-/** Shows a step of the trail again. Back at the logits, the tab that was open before the first "why" is open again. */
+/** Shows a step of the trail again. Back at the logits, the tab that was open before the first question opens again. */
 export function go(store: Store, at: number): void {
   const { steps, at: now } = peek(store);
   const step = steps[at];
@@ -58,9 +58,7 @@ export function go(store: Store, at: number): void {
   batch(() => {
     put(store, steps, at);
     const before = store.tabBeforeWhy;
-    if (isInside(step.target) || before === null || store.tab.peek() !== "why") return;
-    store.tab.value = before;
-    store.tabBeforeWhy = null;
+    if (!isInside(step.target) && before !== null && store.tab.peek() === "why") store.tab.value = before;
   });
 }
 
